@@ -1,4 +1,4 @@
-"""What the SDK's users hold in their hands: enums and frozen values. No behaviour, no I/O; imports nothing of the package.
+"""What the SDK's users hold in their hands: enums and frozen values. No I/O; imports nothing of the package.
 
 Enums are ``StrEnum`` with the engine's wire values, so a plain string is as good as a member wherever one is asked for.
 Values are immutable and safe in any thread; what shows a token leaves it out of its ``repr``.
@@ -11,10 +11,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+class ReadOnlyDict(dict[str, Any]):
+    """A dict nobody changes: prints, pickles and goes into JSON like one."""
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError("this is a snapshot and cannot be changed; copy it with dict(...) first")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReadOnlyDict, (dict(self),)
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset((key, repr(value)) for key, value in self.items()))
+
+
+NOTHING: Mapping[str, Any] = ReadOnlyDict()
 
 
 class UTDStreamType(StrEnum):
@@ -138,9 +154,9 @@ class UTDCall:
     ring_duration: float | None = None
     """Seconds it rang."""
     answered_by: str | None = None
-    """``device_id`` of the device that answered (ours: without it two devices could both believe that they won)."""
+    """``device_id`` of the device that answered (ours: else two devices could both believe that they won)."""
     version: int | None = None
-    """Grows with every step of this call; None from an engine that sends none (then the status' rank orders snapshots)."""
+    """Grows with every step of this call; None from an engine that sends none (the status' rank then orders)."""
 
 
 @dataclass(frozen=True, slots=True)
