@@ -1,8 +1,9 @@
 """Every field name of the engine's wire, in one place: JSON to models, models to JSON.
 
-Readers are tolerant: unknown keys are ignored, a missing optional key is None, both spellings of a field are accepted. A
-required key that is missing, or a value of the wrong type, raises `UTDProtocolError` naming route and field; nothing
-is guessed. Field names marked *ours* are this project's decision where no public source was found: one line here changes each.
+Readers are tolerant: unknown keys are ignored, a missing optional key is None, both spellings of a field are accepted.
+A required key that is missing, or a value of the wrong type, raises `UTDProtocolError` naming route and field; nothing
+is guessed. Field names marked *ours* are this project's decision where no public source was found: one line here
+changes each.
 
 Pure: no I/O. Imports `models` and `errors` only.
 """
@@ -29,7 +30,7 @@ from .models import (
 T = TypeVar("T")
 
 PREFIX = "/api/v1"
-TOKEN_HOST = "https://udt-stream.com"  # the host spells udt
+TOKEN_HOST = "https://udt-stream.com"  # noqa: S105 - the host spells udt
 ENGINE_HOST = "https://engine.udt-stream.com"
 
 # --- headers
