@@ -24,6 +24,8 @@ from utd_fsm.errors import UTDInputError, UTDStateError
 
 OBSERVED: Final = "saw_"
 """How the name of every observation begins; what follows is a state of the record, or what LiveKit said."""
+BY_AND_MEANING: Final = " — "
+"""Stands between who causes an event and what it means, in the event's name."""
 
 
 class Machine(StateChart[Any]):
@@ -67,7 +69,7 @@ def event(transitions: TransitionList, by: str, means: str) -> Event:
         by: who causes it, as "who: how"; several separated by "; ".
         means: what it says, in half a sentence. Both go into the drawn tables, neither may contain " — ".
     """
-    return Event(transitions, name=f"{by} — {means}")
+    return Event(transitions, name=by + BY_AND_MEANING + means)
 
 
 @dataclass(frozen=True, slots=True)

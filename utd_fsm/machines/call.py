@@ -118,10 +118,10 @@ class IncomingCall(Machine):
     else reject or busy: before the answer a callee never sends end. `ending` does not fall back, as in `OutgoingCall`.
     POST ringing has no pending state: nothing that is legal changes while it is under way.
 
-    Refused locally: accept and decline unless offered; decline once active; a second wish while one is pending,
-    except declining and hanging up; anything in a final state (end() is then a no-op of the session). `elsewhere` and
-    `lost` show ended, with end_reason answered_elsewhere and unreachable. Invariants as for the caller; never two
-    devices active.
+    Refused locally: accept and decline unless offered, or known by its id; decline once active; a second wish while
+    one is pending, except declining and hanging up; anything in a final state (end() is then a no-op of the session).
+    `elsewhere` and `lost` show ended, with end_reason answered_elsewhere and unreachable. Invariants as for the
+    caller; never two devices active.
     """
 
     idle = State("the id is known, nothing else", initial=True)
