@@ -56,10 +56,17 @@ CALL_REJECT = "/calls/{id}/reject"
 CALL_BUSY = "/calls/{id}/busy"
 CALL_END = "/calls/{id}/end"
 CALL_TOKEN = "/calls/{id}/token"  # noqa: S105 - ours
+SOCKET = "/socket"  # ours; clients take ``ws_url`` from the session's answer, never from here
+MEDIA_WEBHOOK = "/media/webhook"  # ours; where LiveKit tells the local engine
 
 # --- codes
 SUPERSEDED = "superseded"  # 409: an idempotency key lower than one already seen (ours)
 CALLEE_BUSY = "callee_busy"  # 409 to a create (ours; without a code every 409 to a create means busy)
+CALLER_BUSY = "caller_busy"  # 409 to a create: the caller itself holds a call (ours)
+ILLEGAL_TRANSITION = "illegal_transition"  # 409: the record does not declare this verb in its state (ours)
+ANSWERED_ELSEWHERE = "answered_elsewhere"  # 409: another device of the callee has answered (ours)
+NOT_ANSWERED = "not_answered"  # 409: the callee asked for what only the answering device may have (ours)
+RATE_LIMITED = "rate_limited"  # 429 (ours)
 
 # --- spellings
 TYPE_ALIASES = {"voice": UTDStreamType.AUDIO_CALL, "video": UTDStreamType.VIDEO_CALL}
@@ -76,6 +83,9 @@ SOCKET_AUTH = "auth"
 SOCKET_READY = "ready"
 SOCKET_CALL = "call"
 SOCKET_PRESENCE = "presence"
+SOCKET_PING = "ping"  # either side may ask in a frame too, besides the protocol's own pings
+SOCKET_PONG = "pong"
+SOCKET_CALLS = "calls"  # in ``ready``: the records of the user's open calls
 SOCKET_MAX_BYTES = 1 << 20
 
 CALL_WEBHOOKS = {
