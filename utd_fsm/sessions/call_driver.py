@@ -2,7 +2,8 @@
 
 Knows the engine and nothing of media. Everything here runs on the loop thread; the machine is stepped nowhere else.
 The rules are the laws of the machines (docs/machines.md): an observation passes through one fold, whichever channel it
-came by; a request is over as yes, no or unknown, and the same follows; hanging up is the one wish that does not fall back.
+came by; a request is over as yes, no or unknown, and the same follows; hanging up is the one wish that does not fall
+back.
 """
 
 from __future__ import annotations
