@@ -88,21 +88,26 @@ class Publication(Protocol):
     @property
     def sid(self) -> str:
         """The server's name of the track; changes when LiveKit publishes it again after a full reconnect."""
+        ...
 
     @property
     def source(self) -> UTDTrackSource:
         """What it carries."""
+        ...
 
     @property
     def muted(self) -> bool:
         """Whether it is muted, by us or by a moderator."""
+        ...
 
     @property
     def closed(self) -> bool:
         """Whether it was unpublished or its room is gone; capturing is then a no-op."""
+        ...
 
     async def set_muted(self, muted: bool) -> None:
         """Mute or unmute. A no-op when it already is, or is closed."""
+        ...
 
     async def capture(self, frame: npt.NDArray[Any]) -> None:
         """Send one frame.
@@ -113,9 +118,11 @@ class Publication(Protocol):
         Raises:
             UTDInputError: another dtype or shape.
         """
+        ...
 
     async def drained(self) -> None:
         """Audio: return when everything captured so far has been sent. Video: return at once."""
+        ...
 
 
 class Frames(Protocol[FrameT]):
@@ -128,6 +135,7 @@ class Frames(Protocol[FrameT]):
     @property
     def dropped(self) -> int:
         """Frames lost so far because they were not read in time."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[FrameT]: ...
 
@@ -135,6 +143,7 @@ class Frames(Protocol[FrameT]):
 
     async def aclose(self) -> None:
         """End it and free what is behind it. Idempotent."""
+        ...
 
 
 class RemoteTrack(Protocol):
@@ -143,22 +152,27 @@ class RemoteTrack(Protocol):
     @property
     def sid(self) -> str:
         """The server's name of the track."""
+        ...
 
     @property
     def identity(self) -> str:
         """Whose track it is."""
+        ...
 
     @property
     def source(self) -> UTDTrackSource:
         """What it carries."""
+        ...
 
     @property
     def kind(self) -> Literal["audio", "video"]:
         """``audio`` or ``video``."""
+        ...
 
     @property
     def muted(self) -> bool:
         """Whether its publisher, or a moderator, has muted it."""
+        ...
 
     def audio(self, *, sample_rate: int = 48000, channels: int = 1) -> Frames[Samples]:
         """Its sound, resampled, in frames of 20 ms; at most 1 s waits for the reader. Each call is a copy of its own.
@@ -166,6 +180,7 @@ class RemoteTrack(Protocol):
         Raises:
             UTDInputError: it is a video track.
         """
+        ...
 
     def video(self) -> Frames[Pixels]:
         """Its picture, RGB; only the newest frame waits for the reader. Each call is a copy of its own.
@@ -173,6 +188,7 @@ class RemoteTrack(Protocol):
         Raises:
             UTDInputError: it is an audio track.
         """
+        ...
 
     def set_wanted(self, wanted: bool, size: tuple[int, int] | None = None) -> None:
         """Say whether anybody looks at this video, and how large (width, height in pixels).
@@ -180,6 +196,7 @@ class RemoteTrack(Protocol):
         Unwanted video stays subscribed but is no longer sent to us; ``size`` picks the smallest simulcast layer that
         covers it (None: the largest). A no-op for audio and for a track that is gone.
         """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,30 +343,37 @@ class Room(Protocol):
     @property
     def connected(self) -> bool:
         """Whether it was joined and not yet left or lost; stays True while LiveKit reconnects."""
+        ...
 
     @property
     def permission(self) -> Permission:
         """What we may do now; nothing at all before the join."""
+        ...
 
     @property
     def metadata(self) -> str:
         """The room's metadata, as the server last told."""
+        ...
 
     @property
     def local(self) -> UTDParticipant | None:
         """The local participant; None before the join."""
+        ...
 
     @property
     def participants(self) -> tuple[UTDParticipant, ...]:
         """The others, oldest first. Lags up to 3 s for those who publish nothing (LiveKit fact 22)."""
+        ...
 
     @property
     def remote_tracks(self) -> tuple[RemoteTrack, ...]:
         """The tracks we are subscribed to, oldest first."""
+        ...
 
     @property
     def native(self) -> Any:
         """The ``livekit.rtc.Room`` behind it, or None."""
+        ...
 
     async def connect(self, url: str, token: str, *, auto_subscribe: bool = True) -> None:
         """Join. Returns when joined, with those already there listed and their tracks' `TrackAdded` to follow.
@@ -363,9 +387,11 @@ class Room(Protocol):
             UTDEngineError: any other refusal: 404 no such room, 500 the room is full. Messages hold no token.
             UTDStateError: this room object was used before.
         """
+        ...
 
     async def disconnect(self) -> None:
         """Leave. Idempotent and tolerant; a join still under way is awaited and undone in the background."""
+        ...
 
     async def publish_audio(
         self, source: UTDTrackSource, *, sample_rate: int = 48000, channels: int = 1
@@ -381,6 +407,7 @@ class Room(Protocol):
             UTDPermissionError: the permission does not allow it (checked first, since LiveKit takes 10 s to say so).
             UTDConnectionError: not in the room, or lost meanwhile.
         """
+        ...
 
     async def publish_video(
         self, source: UTDTrackSource, *, width: int, height: int, fps: float = 15, simulcast: bool = True
@@ -398,12 +425,15 @@ class Room(Protocol):
             UTDPermissionError: the permission does not allow it.
             UTDConnectionError: not in the room, or lost meanwhile.
         """
+        ...
 
     async def unpublish(self, source: UTDTrackSource) -> None:
         """Take down everything the room still lists for this source. Idempotent; never fails because it is gone."""
+        ...
 
     def publications(self, source: UTDTrackSource) -> tuple[str, ...]:
         """Sids of the tracks of this source that the room still lists."""
+        ...
 
     async def send_data(
         self, data: bytes, *, reliable: bool = True, to: Sequence[str] = (), topic: str | None = None
@@ -416,9 +446,11 @@ class Room(Protocol):
             UTDInputError: more than 60 KiB.
             UTDConnectionError: not in the room.
         """
+        ...
 
     async def send_text(self, text: str, *, topic: str, to: Sequence[str] = ()) -> None:
         """Send a text stream, whose receivers learn the true sender. Raises as `send_data` does, of any length."""
+        ...
 
 
 RoomFactory: TypeAlias = Callable[[Callable[[RoomEvent], None], RoomOptions], Room]
