@@ -6,7 +6,6 @@ No rule lives here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -44,21 +43,28 @@ def address(request: Request) -> str:
     return f"address:{request.client.host if request.client else ''}"
 
 
-def asker(engine: Engine) -> Callable[[Request], Who]:
-    """The dependency of every route with a bearer: who asks, counted."""
-
-    def ask(request: Request) -> Who:
-        try:
-            who = engine.auth.who(request.headers)
-        except Refused:
-            engine.limit.take(address(request))  # whoever guesses is slowed down
-            raise
-        engine.limit.take("backend" if who.identity is None else f"identity:{who.identity}")
-        return who
-
-    return ask
+async def the_engine(request: Request) -> Engine:
+    """The engine of the application that was asked."""
+    engine: Engine = request.app.state.engine
+    return engine
 
 
-def Asking(ask: Callable[..., Who]) -> Any:  # noqa: N802 - it makes a type
-    """The annotation of a parameter that is filled with who asks."""
-    return Annotated[Who, Depends(ask)]
+TheEngine = Annotated[Engine, Depends(the_engine)]
+
+
+async def who_asks(request: Request, engine: TheEngine) -> Who:
+    """Who asks, counted against the limit.
+
+    Raises: Refused: 401, 429.
+    """
+    try:
+        who = engine.auth.who(request.headers)
+    except Refused:
+        engine.limit.take(address(request))  # whoever guesses is slowed down
+        raise
+    engine.limit.take("backend" if who.identity is None else f"identity:{who.identity}")
+    return who
+
+
+Asked = Annotated[Who, Depends(who_asks)]
+"""The parameter of every route that needs a bearer."""

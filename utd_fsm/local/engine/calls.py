@@ -64,7 +64,6 @@ class Calls:
         caller_name: str | None,
         callee_name: str | None,
         metadata: Mapping[str, Any],
-        metadata_json: str,
         key: str | None,
     ) -> UTDCall:
         """A new call. One identity holds one call.
@@ -91,7 +90,7 @@ class Calls:
             initiated_at=now(),
             version=1,
         )
-        self._store.insert_call(call, metadata_json, key)
+        self._store.insert_call(call, key)
         return call
 
     def ring(self, call_id: str, actor: str) -> Stepped:
@@ -130,6 +129,20 @@ class Calls:
             if call.status is UTDCallStatus.ACTIVE:
                 self.must_have_answered(call, device_id)
         return self._step(call, "end", end_reason=reason)
+
+    def may_rejoin(self, call_id: str, actor: str, device_id: str | None) -> UTDCall:
+        """The call, if `actor` may be in its room now: its caller, or the device that answered.
+
+        Raises: Refused: 403, 404; 409 for a finished call, an unanswered one, or another device's.
+        """
+        call = self.of_party(call_id, actor)
+        if call.status.is_terminal:
+            raise Refused(409, f"the call is {call.status}", wire.ILLEGAL_TRANSITION, state=call.status)
+        if actor == call.callee_identity:
+            if call.status is not UTDCallStatus.ACTIVE:
+                raise Refused(409, "not answered yet: accept first", wire.NOT_ANSWERED, state=call.status)
+            self.must_have_answered(call, device_id)
+        return call
 
     def ring_timeout(self, call_id: str) -> Stepped | None:
         """Nobody answered in time; None if that is no longer so."""

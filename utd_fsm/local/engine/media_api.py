@@ -6,7 +6,6 @@ is `MediaUnreachableError`, and its text holds no token.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from typing import Final, TypeVar
 
@@ -38,7 +37,7 @@ class MediaApi:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._api.aclose()  # type: ignore[no-untyped-call]
+        await self._api.aclose()
 
     async def rooms(self) -> list[str]:
         """The names of all rooms."""
@@ -75,5 +74,5 @@ class MediaApi:
             if error.code == api.TwirpErrorCode.NOT_FOUND:
                 return None
             raise MediaUnreachableError(f"the media server answered {error.status} {error.code}") from None
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise MediaUnreachableError(f"the media server did not answer: {type(error).__name__}") from None

@@ -236,13 +236,13 @@ class Store:
         rows = self._rows(sql, *values, per_page, (page - 1) * per_page)
         return [self._call(row) for row in rows], int(total[0]) if total else 0
 
-    def insert_call(self, call: UTDCall, metadata: str, create_key: str | None) -> None:
-        """A new call. `metadata` is its JSON text."""
+    def insert_call(self, call: UTDCall, create_key: str | None) -> None:
+        """A new call."""
         self._db.execute(
             "INSERT INTO calls (call_id, type, status, caller_identity, caller_name, callee_identity, callee_name,"
             " metadata, initiated_at, version, create_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (call.call_id, call.type, call.status, call.caller_identity, call.caller_name, call.callee_identity,
-             call.callee_name, metadata, _text(call.initiated_at), call.version, create_key),
+             call.callee_name, json.dumps(call.metadata), _text(call.initiated_at), call.version, create_key),
         )  # fmt: skip
 
     def save_step(self, call: UTDCall) -> UTDCall:
