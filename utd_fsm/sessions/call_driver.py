@@ -121,6 +121,9 @@ class CallDriver:
         """Why this side ended it, where that says more than the engine's reason."""
         self.view: Runner[Any] = start(OutgoingCall if role == "caller" else IncomingCall)
         self.final: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the view is final, or (an error) when there is no call after all."""
+        self.answered: asyncio.Future[UTDCallStatus] = asyncio.get_running_loop().create_future()
+        """What answered the caller first: ACTIVE or a terminal status; an error when there is no call after all."""
         self.ticket: UTDCallTicket | None = None
 
     # ------------------------------------------------------------------ what it shows
@@ -357,9 +360,21 @@ class CallDriver:
         state = self.view.state
         if state != before and state in ("ending", "withdrawing") and self._settling is None:
             self._settling = self._tasks.spawn(self._settle(), name="utd-hang-up")
+        self._on_change(self)
+        status = self.status
+        if status is not None and (status is UTDCallStatus.ACTIVE or status.is_terminal) and not self.answered.done():
+            self.answered.set_result(status)
         if self.view.is_final and not self.final.done():
             self.final.set_result(None)
-        self._on_change(self)
+        if before in ("dialing", "withdrawing") and state == "idle":
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """There is no call after all: the engine refused the create, or never saw it."""
+        for future in (self.answered, self.final):
+            if not future.done():
+                future.set_exception(UTDStateError("there is no call: the engine did not take it", state="idle"))
+                future.exception()  # whoever waits is told; nobody has to
 
     async def _settle(self) -> None:
         """Tell the engine that the person is gone, until it agrees or nobody could be asked for a minute."""

@@ -1,7 +1,7 @@
 """Marks on the methods of core sessions, for the script that generates the two facades. Metadata, no behaviour.
 
 A facade method is made from each marked one: `verb` and `wait` are posted to the loop thread and waited for, `stream`
-is posted and its `Feed` handed out as a stream. Properties without a mark are passed through.
+is posted and its `Feed` handed out as a stream, `plain` is called where the caller is. Properties are passed through.
 
 Imports nothing of the package.
 """
@@ -22,7 +22,7 @@ ATTRIBUTE = "__utd__"
 class Mark:
     """What the facades need to know of one method."""
 
-    kind: Literal["verb", "wait", "stream"]
+    kind: Literal["verb", "wait", "stream", "plain"]
     timeout: float | None = None
     """Default of the facade's ``timeout``, in seconds; None is no limit. Streams take their own, as an argument."""
     lane: str | None = None
@@ -51,6 +51,16 @@ def wait(*, timeout: float | None = 30.0) -> Callable[[F], F]:
 def stream() -> Callable[[F], F]:
     """Mark a plain method that returns a `Feed`, or a handle with coroutine methods; it takes its own ``timeout``."""
     return _marked(Mark("stream"))
+
+
+def plain() -> Callable[[F], F]:
+    """Mark a plain method that neither waits nor touches the loop thread: the facade calls it where its caller is."""
+    return _marked(Mark("plain"))
+
+
+def plain() -> Callable[[F], F]:
+    """Mark a plain method that any thread may call as it is: the facade only passes it on."""
+    return _marked(Mark("plain"))
 
 
 def mark_of(method: object) -> Mark | None:

@@ -1,0 +1,522 @@
+"""The session of 1:1 calls: what a caller and a callee may ask, and how a call's machine and its media go together.
+
+The call's machine and requests are `CallDriver`'s; connection and sources are `BaseSession`'s. This module holds the
+rules between them: media goes up once the engine has the call, comes down before the engine agrees to an end, and a
+room that was deleted is first a look at the record, since the engine deletes the room of every finished call.
+Loop thread only; the facades are `utd_fsm.client.UTDCallSession` and `utd_fsm.aio.UTDCallSession`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from utd_fsm import signals, validation
+from utd_fsm.errors import UTDClosedError, UTDStateError, UTDStreamException, UTDTimeoutError
+from utd_fsm.models import UTDCall, UTDCallStatus, UTDStreamType, UTDTrackSource
+from utd_fsm.sessions.base import BaseSession
+from utd_fsm.sessions.call_driver import CallDriver, CallEngine, CallTiming
+from utd_fsm.sessions.marks import verb, wait
+
+if TYPE_CHECKING:
+    from utd_fsm.machines.base import Step
+    from utd_fsm.observable import BaseObservable
+    from utd_fsm.room import LeaveReason
+
+log = logging.getLogger("utd_fsm.call")
+
+Watch = Callable[[str, Callable[[UTDCall], None]], Callable[[], None]]
+"""Follow a call by its id; returns what stops following. Safe to call on the loop thread."""
+
+GOODBYE = 4.0
+"""Seconds that leaving waits for the engine to agree to an end; it is told in the background after that."""
+
+
+class CallSession(BaseSession):
+    """A 1:1 call, as caller or as callee; after it ended, the next one.
+
+    Made by ``client.call_session(type)``. One call at a time; verbs run one at a time, in the order of the calls, and
+    `end`, `leave` and `dispose` overtake. A context manager: leaving it ends a call that was started or accepted here
+    and leaves alone one that only rang.
+    """
+
+    status: BaseObservable[UTDCallStatus | None]
+    """Where the call is, as the engine keeps it; None until one starts. Never ahead of the engine."""
+    call_id: BaseObservable[str | None]
+    """The call's id; None until the engine gave one."""
+
+    def __init__(
+        self,
+        kind: UTDStreamType,
+        *,
+        engine: CallEngine,
+        watch: Watch,
+        call_timing: CallTiming | None = None,
+        **base: Any,
+    ) -> None:
+        super().__init__(kind=kind, **base)
+        self._kind = kind
+        self._engine = engine
+        self._watch_call = watch
+        self._call_timing = call_timing
+        self._driver: CallDriver | None = None
+        self._unwatch: Callable[[], None] | None = None
+        self._mine = False
+        self._busy: UTDCall | None = None
+        self._active_at: float | None = None
+        self._ended_at: float | None = None
+        self._heard_by_other: set[UTDTrackSource] = set()
+        self._taking_down: asyncio.Task[None] | None = None
+        self.status = self._observable(None, "status", signals.call_status_changed)
+        self.call_id = self._observable(None, "call_id")
+
+    # ------------------------------------------------------------------ what it shows
+
+    @property
+    def call(self) -> UTDCall | None:
+        """The newest record of the call; None until one starts."""
+        return (self._driver.snapshot() if self._driver else None) or self._busy
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds since the answer, or from the answer to the end; None for a call that was never answered.
+
+        Stays readable until the next call starts.
+        """
+        record = self.call
+        if record is not None and record.status.is_terminal and record.duration is not None:
+            return record.duration if self._active_at is not None else None
+        if self._active_at is None:
+            return None
+        return (self._ended_at or time.monotonic()) - self._active_at
+
+    @property
+    def end_reason(self) -> str | None:
+        """Why the call ended (see `UTDCall.end_reason`); None before. Stays readable until the next call starts."""
+        return self._driver.end_reason if self._driver else None
+
+    def last_call_id(self) -> str | None:
+        """For errors: the call they are about."""
+        return self._driver.call_id if self._driver else None
+
+    def describe(self) -> str:
+        """For the repr."""
+        return f"{self._kind.value} {self.status.value or 'idle'} {self.call_id.value or ''}".rstrip()
+
+    # ------------------------------------------------------------------ verbs
+
+    @verb(timeout=30.0)
+    async def start(
+        self,
+        callee_identity: str,
+        callee_name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> UTDCall:
+        """Call somebody: returns once the engine has the call, the room is joined and the microphone is published.
+
+        All or nothing: when it fails midway or is interrupted, the engine's call is ended in the background and the
+        error carries ``call_id`` where it is known. A busy callee does not raise: the status becomes BUSY. Neither does
+        an end that comes while the room is being joined: look at the status.
+
+        Args:
+            callee_identity: whom, 1 to 255 characters, not oneself.
+            callee_name: how the callee is called, for its device.
+            metadata: anything JSON can say, for the callee; a dict.
+            idempotency_key: the same key gives the same call, so that a redelivered task does not ring twice.
+
+        Returns:
+            The call's record.
+
+        Raises:
+            UTDInputError: an argument is wrong; nothing was sent.
+            UTDStateError: a call is under way in this session, or ``end`` overtook.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: engine or media could not be reached.
+        """
+        callee = validation.identity(callee_identity, "callee_identity")
+        name = validation.optional_name(callee_name, "callee_name")
+        extra = validation.metadata(metadata) if metadata is not None else None
+        key = validation.idempotency_key(idempotency_key) if idempotency_key is not None else None
+        await self._previous_over("start")
+        driver = self._begin("caller", mine=True)
+        try:
+            ticket = await driver.dial(callee, self._kind, callee_name=name, metadata=extra, key=key)
+        except UTDStreamException as error:
+            error.call_id = error.call_id or driver.call_id
+            if driver.view.state == "idle":
+                self._forget(driver)
+            raise
+        if ticket is None:
+            self._busy = UTDCall("", self._kind, UTDCallStatus.BUSY, self.identity, callee, callee_name=name)
+            return self._busy
+        self._follow(driver)
+        await self._go_in(driver)
+        record = driver.snapshot()
+        assert record is not None
+        return record
+
+    @verb(timeout=30.0)
+    async def accept(self, call: str | UTDCall) -> UTDCall:
+        """Answer a call on this device: returns once the room is joined and the microphone is published.
+
+        All or nothing, as `start`. Legal without `ringing` before it.
+
+        Args:
+            call: the call or its id, however it got here (`incoming_calls`, a webhook, a push message).
+
+        Returns:
+            The call's record.
+
+        Raises:
+            UTDInputError: not a call id.
+            UTDStateError: cancelled, missed, or answered by another device; ``state`` says which. Or another call is
+                under way in this session, or ``end`` overtook.
+            UTDPermissionError: only the callee can accept.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: engine or media could not be reached.
+        """
+        driver = await self._incoming(call, "accept")
+        self._mine = True
+        try:
+            await driver.accept()
+        except UTDStreamException as error:
+            error.call_id = error.call_id or driver.call_id
+            self._mine = driver.view.is_pending
+            raise
+        self._follow(driver)
+        await self._go_in(driver)
+        record = driver.snapshot()
+        assert record is not None
+        if driver.view.is_final:
+            error = UTDStateError(
+                f"the call is {record.status.value} ({driver.end_reason}): it was over before its room was joined",
+                state=record.status.value,
+                event="accept",
+            )
+            error.call_id = driver.call_id
+            raise error
+        return record
+
+    @verb(timeout=30.0)
+    async def ringing(self, call: str | UTDCall) -> UTDCall:
+        """Tell the caller that this device rings.
+
+        Args:
+            call: the call or its id.
+
+        Raises:
+            UTDInputError: not a call id.
+            UTDStateError: the call is over, or another one is under way in this session.
+            UTDEngineError: the engine refused.
+        """
+        driver = await self._incoming(call, "ringing")
+        self._follow(driver)
+        return await driver.ring()
+
+    @verb(timeout=30.0)
+    async def reject(self, call: str | UTDCall) -> UTDCall | None:
+        """Decline a call. When somebody was faster (cancelled, answered elsewhere) that is what the record says.
+
+        Args:
+            call: the call or its id.
+
+        Raises:
+            UTDInputError: not a call id.
+            UTDStateError: it was answered here: `end` it instead; or another call is under way in this session.
+        """
+        return await self._decline(call, "reject")
+
+    @verb(timeout=30.0)
+    async def busy(self, call: str | UTDCall) -> UTDCall | None:
+        """Decline a call because of another one. Arguments and errors as `reject`."""
+        return await self._decline(call, "busy")
+
+    @verb(timeout=30.0, overtakes=True)
+    async def end(self) -> UTDCall | None:
+        """Hang up: media is down at once, and the engine is told until it agrees. Returns when it did.
+
+        Overtakes whatever verb is running. Without a call, or when it is already over, nothing happens. The other side
+        may have been faster: the record says what happened. A timeout ends only the wait; hanging up goes on.
+
+        Returns:
+            The record; None without a call.
+        """
+        driver = self._driver
+        if driver is None:
+            return self._busy
+        driver.hang_up()
+        if driver.view.is_pending or driver.view.is_final:
+            await self._over(driver)
+        return self.call
+
+    @verb(timeout=30.0, overtakes=True)
+    async def leave(self) -> None:
+        """`end`, under the name every session has. The session may make another call."""
+        await type(self).end(self)
+
+    @verb(timeout=30.0, overtakes=True)
+    async def dispose(self) -> None:
+        """End the call, leave, free everything. Idempotent; the session cannot be used again."""
+        if self._driver is not None and self._mine and self._driver.hang_up():
+            try:
+                async with asyncio.timeout(GOODBYE):
+                    await self._over(self._driver)
+            except TimeoutError:
+                log.warning(
+                    "%s: the engine has not agreed to the end yet; it is told in the background", self.describe()
+                )
+            except UTDStreamException:
+                pass  # there was no call after all
+        self._stop_following()
+        await super().dispose()
+        self._finish_observables(lambda: UTDClosedError("the session is closed"))
+
+    # ------------------------------------------------------------------ waits
+
+    @wait(timeout=150.0)
+    async def wait_for_answer(self, timeout: float | None = 150.0) -> UTDCallStatus:
+        """Wait until the call is answered, or will not be.
+
+        Args:
+            timeout: seconds, or None for no limit. A wait that times out changes nothing.
+
+        Returns:
+            ACTIVE, or the terminal status.
+
+        Raises:
+            UTDTimeoutError: neither came in time.
+            UTDStateError: there is no call.
+        """
+        if self._busy is not None:
+            return UTDCallStatus.BUSY
+        driver = self._needed("wait_for_answer")
+        if driver.view.is_final and driver.status is not None:
+            return driver.status
+        return await self._patiently(driver.answered, timeout, "wait_for_answer")
+
+    @wait(timeout=14_500.0)
+    async def wait_until_ended(self, timeout: float | None = 14_500.0) -> UTDCall:
+        """Wait until the call is over, whoever ended it.
+
+        Args:
+            timeout: seconds, or None for no limit. A wait that times out changes nothing.
+
+        Returns:
+            The final record, with ``end_reason`` and ``duration``.
+
+        Raises:
+            UTDTimeoutError: it is not over yet.
+            UTDStateError: there is no call.
+        """
+        if self._busy is not None:
+            return self._busy
+        driver = self._needed("wait_until_ended")
+        await self._patiently(driver.final, timeout, "wait_until_ended")
+        record = driver.snapshot()
+        if record is None:
+            raise UTDStateError("the call is over, and the engine could not be asked what became of it", state="lost")
+        return record
+
+    async def leave_with(self, failed: bool) -> None:
+        """Leave a ``with``: end what was started or accepted here, leave alone what only rang."""
+        await self.perform(self.dispose)
+
+    # ------------------------------------------------------------------ one call at a time
+
+    async def _previous_over(self, event: str) -> None:
+        """Let a hang-up that is under way come to its end, and refuse while a call is under way."""
+        driver = self._driver
+        if driver is None:
+            return
+        if driver.view.state in ("ending", "withdrawing"):
+            try:
+                await asyncio.shield(driver.final)
+            except UTDStateError:
+                pass  # there was no call after all
+        if self._taking_down is not None:
+            await asyncio.shield(self._taking_down)
+        only_rings = driver.role == "callee" and driver.view.state in ("initiating", "ringing") and not self._mine
+        if driver is self._driver and not (driver.view.is_final or driver.view.state == "idle" or only_rings):
+            raise UTDStateError(
+                f"{event}: a call is under way in this session ({driver.view.state}); one call at a time: end() it "
+                "first, or use another session",
+                state=driver.view.state,
+                event=event,
+            )
+
+    def _begin(self, role: Any, *, mine: bool, call_id: str | None = None) -> CallDriver:
+        self._stop_following()
+        self._mine = mine
+        self._busy = None
+        self._active_at = self._ended_at = None
+        self._heard_by_other.clear()
+        for observable in (self.status, self.call_id):
+            observable.reopen()
+        self.status.set(None)
+        self.call_id.set(call_id)
+        self._driver = CallDriver(
+            self._portal,
+            self._engine,
+            role,
+            on_change=self._on_call,
+            call_id=call_id,
+            timing=self._call_timing,
+        )
+        return self._driver
+
+    def _forget(self, driver: CallDriver) -> None:
+        if self._driver is driver:
+            self._driver = None
+            self._mine = False
+
+    async def _incoming(self, call: str | UTDCall, event: str) -> CallDriver:
+        call_id = validation.call_id(call)
+        driver = self._driver
+        if driver is None or driver.call_id != call_id or driver.view.is_final or driver.role != "callee":
+            await self._previous_over(event)
+            driver = self._begin("callee", mine=False, call_id=call_id)
+        if isinstance(call, UTDCall):
+            driver.observe(call)
+        return driver
+
+    async def _decline(self, call: str | UTDCall, how: str) -> UTDCall | None:
+        driver = await self._incoming(call, how)
+        driver.decline(how)
+        await self._over(driver)
+        return self.call
+
+    def _needed(self, what: str) -> CallDriver:
+        if self._driver is None:
+            raise UTDStateError(f"{what}: this session has no call; start() or accept() one first", event=what)
+        return self._driver
+
+    async def _patiently(self, future: asyncio.Future[Any], timeout: float | None, what: str) -> Any:
+        limit = validation.timeout(timeout)
+        try:
+            async with asyncio.timeout(limit):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            shown = self.status.value
+            raise UTDTimeoutError(
+                f"{what}: not within {limit:g} s; the call is {shown.value if shown else 'not there yet'}; nothing has "
+                "changed, wait again or end() it",
+                outcome_known=True,
+            ) from None
+
+    async def _over(self, driver: CallDriver) -> None:
+        """Both are over: the call for the engine, and its media here."""
+        await asyncio.shield(driver.final)
+        if self._taking_down is not None:
+            await asyncio.shield(self._taking_down)
+
+    # ------------------------------------------------------------------ media follows the call
+
+    async def _go_in(self, driver: CallDriver) -> None:
+        """Join and publish; an end that comes meanwhile stops that, a failure of that ends the call."""
+        entering = asyncio.ensure_future(self._join_and_publish())
+        try:
+            await asyncio.wait({entering, driver.final}, return_when=asyncio.FIRST_COMPLETED)
+            if entering.done():
+                entering.result()
+                return
+        except asyncio.CancelledError:
+            driver.hang_up()
+            raise
+        except UTDStreamException as error:
+            if driver.view.is_final:
+                return
+            error.call_id = error.call_id or driver.call_id
+            driver.hang_up()
+            raise
+        finally:
+            if not entering.done():
+                entering.cancel()
+                await asyncio.gather(entering, return_exceptions=True)
+
+    async def _join_and_publish(self) -> None:
+        await self._join()
+        sources = [UTDTrackSource.MICROPHONE]
+        if self._kind.has_video:
+            sources.append(UTDTrackSource.CAMERA)
+        await asyncio.gather(*(self._enable(source) for source in sources))
+
+    def _on_call(self, driver: CallDriver) -> None:
+        """The call's view moved, or its record is newer. Media first, what is shown after it."""
+        if driver is not self._driver:
+            return
+        state = driver.view.state
+        if (state in ("ending", "withdrawing") or driver.view.is_final) and self._taking_down is None:
+            self._ended_at = self._ended_at or time.monotonic()
+            self._stop_sources()
+            self._taking_down = self._portal.spawn(self._take_down(), name="utd-media-down")
+        if state == "active" and self._active_at is None:
+            self._active_at = time.monotonic()
+            for source in self._heard_by_other:
+                self._start_source(source)
+        self.call_id.set(driver.call_id)
+        self.status.set(driver.status)
+        if driver.view.is_final:
+            self._stop_following()
+            status, reason = driver.status, driver.end_reason
+            text = f"the call is over: {status.value if status else 'gone'}" + (f" ({reason})" if reason else "")
+            self.status.finish(lambda: UTDStateError(text, state=status.value if status else None))
+
+    async def _take_down(self) -> None:
+        try:
+            await self._leave_room()
+        finally:
+            self._taking_down = None
+
+    def _follow(self, driver: CallDriver) -> None:
+        if self._unwatch is None and driver.call_id is not None and not driver.view.is_final:
+            self._unwatch = self._watch_call(driver.call_id, driver.observe)
+
+    def _stop_following(self) -> None:
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
+
+    # ------------------------------------------------------------------ hooks of the base
+
+    async def _ticket(self, reason: str) -> tuple[str, str]:
+        driver = self._needed("join")
+        assert driver.call_id is not None
+        ticket = driver.ticket
+        if reason != "join" or ticket is None:
+            try:
+                ticket = await self._engine.rejoin(driver.call_id)
+            except UTDStreamException:
+                driver.look_soon()
+                raise
+        return ticket.url, ticket.token
+
+    def _entitled(self, source: UTDTrackSource) -> bool:
+        driver = self._driver
+        return driver is not None and driver.view.state in ("initiating", "ringing", "active")
+
+    async def _resync(self, age: float) -> None:
+        if self._driver is not None and age >= 15.0:
+            await self._driver.look()
+
+    async def _before_removal(self, reason: LeaveReason | None) -> None:
+        """The engine deletes the room of a finished call: ask before it looks like being thrown out."""
+        if self._driver is not None and self._driver.call_id is not None:
+            try:
+                await self._driver.look()
+            except UTDStreamException as error:
+                log.info("%s: removed from the room, and the engine could not be asked: %s", self.describe(), error)
+
+    def _on_connection(self, step: Step) -> None:
+        if step.after == "force_exit" and self._driver is not None:
+            self._driver.hang_up("connection_lost")
+
+    def _on_track_subscribed(self, source: UTDTrackSource) -> None:
+        """A source starts when the call is active and the other side listens, so that its first word is heard."""
+        self._heard_by_other.add(source)
+        if self._driver is not None and self._driver.view.state == "active":
+            self._start_source(source)

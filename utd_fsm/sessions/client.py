@@ -1,0 +1,407 @@
+"""The core of a client: one identity, one HTTP layer, and the sessions that live on it.
+
+Loop thread, except where a member says otherwise. The facades are `utd_fsm.client.UTDStreamClient` and its namesake in
+`utd_fsm.aio`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from utd_fsm import validation
+from utd_fsm.engine_api import EngineApi
+from utd_fsm.errors import UTDClosedError, UTDConflictError, UTDStateError, UTDStreamException
+from utd_fsm.incoming import CallFollower, IncomingCalls
+from utd_fsm.models import UTDCall, UTDCallPage, UTDCallStatus, UTDStreamType
+from utd_fsm.observe import Order
+from utd_fsm.portal import Lease, portal
+from utd_fsm.sessions.call import CallSession
+from utd_fsm.sessions.engine_calls import EngineCalls
+from utd_fsm.sessions.marks import plain, verb, wait
+
+if TYPE_CHECKING:
+    from utd_fsm.engine_api import Credentials
+    from utd_fsm.media import AudioSource, VideoSource
+    from utd_fsm.room import RoomFactory
+    from utd_fsm.sessions.timing import Timing
+
+log = logging.getLogger("utd_fsm.client")
+
+T = TypeVar("T")
+
+GOODBYE = 5.0
+"""Seconds that all sessions together have to end when the client is disposed."""
+
+
+class ClientCore:
+    """One application's way to the engine: signs an identity in, makes sessions, hears who calls.
+
+    One HTTP layer is shared by all its sessions. Any thread. A context manager; leaving it ends the sessions and frees
+    everything. After a ``fork`` the child's client works, with fresh connections; the sessions made before do not.
+    """
+
+    def __init__(
+        self,
+        app_id: str,
+        app_key: str,
+        *,
+        base_url: str | None = None,
+        token_base_url: str | None = None,
+        asynchronous: bool = False,
+        _room_factory: RoomFactory | None = None,
+        _timing: Timing | None = None,
+    ) -> None:
+        """Sends nothing and starts nothing yet.
+
+        Args:
+            app_id: 10 digits.
+            app_key: 32 hex digits, or ``pk_live_…``. Publishable: it identifies and is not secret.
+            base_url: the engine's root, for instance ``http://127.0.0.1:8090``; ``/api/v1`` is added. None is UTD's
+                hosted engine. Plain http only on loopback. It stands for both of the engine's hosts.
+            token_base_url: the root of the token host, where it is another one.
+
+        Raises:
+            UTDInputError: an argument is wrong.
+        """
+        self._api = EngineApi(app_id, app_key, base_url=base_url, token_base_url=token_base_url)
+        self._asynchronous = asynchronous
+        self._room_factory = _room_factory
+        self._timing = _timing
+        self._credentials: Credentials | None = None
+        self._incoming: IncomingCalls | None = None
+        self._follower: CallFollower | None = None
+        self._sessions: dict[int, CallSession] = {}
+        self._lease: Lease | None = None
+        self._farewell: Callable[[], None] | None = None
+        self._closed = False
+        self.pid = os.getpid()
+        self.public: object = self
+
+    # ------------------------------------------------------------------ for the facades
+
+    def publish_as(self, public: object) -> None:
+        """The facade that signals name as their sender."""
+        self.public = public
+
+    def after_fork(self) -> None:
+        """In a forked child: the identity stays, connections and sessions are the parent's."""
+        self.pid = os.getpid()
+        self._incoming = self._follower = self._lease = self._farewell = None
+        self._sessions = {}
+
+    async def perform(self, method: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+        """Run a verb; a client's verbs do not wait for one another."""
+        return await method(*args, **kwargs)
+
+    async def leave_with(self, failed: bool) -> None:
+        """Leave a ``with``."""
+        await self.dispose()
+
+    def last_call_id(self) -> str | None:
+        """A client is about no call."""
+        return None
+
+    def describe(self) -> str:
+        """For the repr: never a key, never a bearer."""
+        return f"{self.identity or 'not signed in'}{' closed' if self._closed else ''}"
+
+    # ------------------------------------------------------------------ identity
+
+    @property
+    def identity(self) -> str | None:
+        """Who is signed in; None before `authenticate`. Any thread."""
+        return self._credentials.identity if self._credentials else None
+
+    @property
+    def device_id(self) -> str | None:
+        """This device's id, a fresh uuid unless one was given; None before `authenticate`. Any thread."""
+        return self._credentials.device_id if self._credentials else None
+
+    @property
+    def sessions(self) -> tuple[CallSession, ...]:
+        """The sessions that are connected or in a call, oldest first. Any thread."""
+        return tuple(session for session in list(self._sessions.values()) if session.is_alive)
+
+    @verb()
+    async def authenticate(
+        self,
+        identity: str,
+        name: str | None = None,
+        device_id: str | None = None,
+        *,
+        receive_calls: bool = False,
+    ) -> str:
+        """Sign an identity in: mints its bearer, which the client attaches to every request from now on.
+
+        Sessions keep the identity they were made with.
+
+        Args:
+            identity: who, 1 to 255 characters, no control characters.
+            name: shown to others.
+            device_id: tells this device from others of the same identity; a fresh uuid unless given.
+            receive_calls: listen for incoming calls at once, for the ``incoming_call`` signal. Otherwise nothing
+                listens before somebody asks (`wait_for_call`, `incoming_calls`), so that a web worker takes no calls
+                by accident.
+
+        Returns:
+            The bearer. Keep it out of logs.
+
+        Raises:
+            UTDInputError: an argument is wrong; nothing was sent.
+            UTDEngineError: the engine refused: 401 credentials, 403 suspended or banned, 429 too many.
+            UTDConnectionError: the engine could not be reached.
+        """
+        who = validation.identity(identity)
+        shown = validation.optional_name(name)
+        device = validation.device_id(device_id) if device_id is not None else None
+        validation.boolean(receive_calls, "receive_calls")
+        self._open()
+        warming = portal().spawn(_warm_up(), name="utd-warm-up") if self._room_factory is None else None
+        credentials = await portal().in_thread(partial(self._api.authenticate, who, name=shown, device_id=device))
+        if warming is not None:
+            # The native library takes half a second to load: here it costs nobody a call.
+            await asyncio.shield(warming)
+        await self._stop_hearing()
+        self._credentials = credentials
+        if receive_calls:
+            self._hearing().start()
+        return credentials.bearer
+
+    # ------------------------------------------------------------------ sessions
+
+    @plain()
+    def call_session(
+        self,
+        type: UTDStreamType | str,
+        *,
+        microphone: AudioSource | None = None,
+        camera: VideoSource | None = None,
+        adaptive_stream: bool = False,
+        dynacast: bool = False,
+    ) -> CallSession:
+        """A session for 1:1 calls. Any thread; nothing is sent.
+
+        Args:
+            type: ``audio_call`` or ``video_call``.
+            microphone: what the session says; silence unless given. A recipe, opened afresh.
+            camera: what it shows, in video calls; the test pattern unless given.
+            adaptive_stream: video that nobody watches is not received, and who watches chooses the layer.
+            dynacast: LiveKit's dynacast.
+
+        Raises:
+            UTDInputError: the type is no call, or an audio call was given a camera.
+            UTDStateError: nobody is signed in.
+            UTDClosedError: the client is closed.
+        """
+        kind = validation.call_type(type)
+        self._refuse_closed()
+        credentials = self._signed_in("call_session")
+        session = CallSession(
+            kind,
+            engine=EngineCalls(portal(), self._api, credentials),
+            watch=self._follow_call,
+            identity=credentials.identity,
+            microphone=microphone,
+            camera=camera,
+            adaptive_stream=adaptive_stream,
+            dynacast=dynacast,
+            asynchronous=self._asynchronous,
+            room_factory=self._room_factory,
+            timing=self._timing,
+            on_disposed=self._forget,
+        )
+        self._open()
+        self._sessions[id(session)] = session
+        return session
+
+    def _forget(self, session: Any) -> None:
+        self._sessions.pop(id(session), None)
+
+    # ------------------------------------------------------------------ calls without a session
+
+    @verb()
+    async def get_call(self, call: str | UTDCall) -> UTDCall:
+        """The record of a call.
+
+        Args:
+            call: the call or its id.
+
+        Raises:
+            UTDInputError: not a call id.
+            UTDEngineError: the engine refused; 404 where it knows no such call.
+        """
+        call_id = validation.call_id(call)
+        return await portal().in_thread(self._api.call, self._signed_in("get_call"), call_id)
+
+    @verb()
+    async def calls(
+        self,
+        *,
+        status: UTDCallStatus | str | None = None,
+        type: UTDStreamType | str | None = None,
+        identity: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+        page: int = 1,
+        per_page: int = 20,
+    ) -> UTDCallPage:
+        """A page of calls, newest first.
+
+        Args:
+            status: only calls with this status.
+            type: only audio calls, or only video calls.
+            identity: only calls of this caller or callee; the signed-in identity unless given.
+            start_date: only calls initiated at or after this time.
+            end_date: only calls initiated before this time.
+            page: 1 or more.
+            per_page: 1 to 100.
+
+        Raises:
+            UTDInputError: an argument is wrong; nothing was sent.
+            UTDEngineError: the engine refused.
+        """
+        credentials = self._signed_in("calls")
+        return await portal().in_thread(
+            partial(
+                self._api.calls,
+                credentials,
+                status=validation.enum(UTDCallStatus, status, "status") if status is not None else None,
+                type=validation.call_type(type) if type is not None else None,
+                identity=validation.identity(identity) if identity is not None else credentials.identity,
+                start_date=start_date,
+                end_date=end_date,
+                page=validation.integer(page, "page", least=1, most=1_000_000),
+                per_page=validation.integer(per_page, "per_page", least=1, most=100),
+            )
+        )
+
+    @verb()
+    async def end_call(self, call: str | UTDCall) -> UTDCall:
+        """End a call from a process that has no session for it. A call that is over already is left as it is.
+
+        Args:
+            call: the call or its id.
+
+        Returns:
+            The record.
+
+        Raises:
+            UTDInputError: not a call id.
+            UTDStateError: this identity cannot end it now: a callee rejects before the answer, and only the device that
+                answered ends after it.
+            UTDEngineError: the engine refused.
+        """
+        call_id = validation.call_id(call)
+        credentials = self._signed_in("end_call")
+        try:
+            return await portal().in_thread(partial(self._api.end, credentials, call_id, key=Order().next()))
+        except UTDConflictError:
+            record = await portal().in_thread(self._api.call, credentials, call_id)
+            if not record.status.is_terminal:
+                raise
+            return record
+
+    # ------------------------------------------------------------------ incoming calls
+
+    @wait(timeout=30.0)
+    async def wait_for_call(self, timeout: float | None = 30.0) -> UTDCall | None:
+        """Wait for the next call that rings for this identity. Each call goes to one waiter, first come first served.
+
+        Args:
+            timeout: seconds, or None for no limit.
+
+        Returns:
+            The call; None when the client is closed meanwhile.
+
+        Raises:
+            UTDTimeoutError: nobody called.
+            UTDStateError: nobody is signed in.
+        """
+        self._refuse_closed()
+        self._signed_in("wait_for_call")
+        self._open()
+        return await self._hearing().next(validation.timeout(timeout))
+
+    def _hearing(self) -> IncomingCalls:
+        if self._incoming is None:
+            self._incoming = IncomingCalls(portal(), self._api, self._signed_in("incoming_calls"), sender=self.public)
+        return self._incoming
+
+    async def _stop_hearing(self) -> None:
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            await incoming.close()
+
+    def _follow_call(self, call_id: str, callback: Callable[[UTDCall], None]) -> Callable[[], None]:
+        if self._follower is None:
+            self._follower = CallFollower(portal(), self._api)
+        return self._follower.follow(self._signed_in("call"), call_id, callback)
+
+    # ------------------------------------------------------------------ the end
+
+    @verb(timeout=30.0)
+    async def dispose(self) -> None:
+        """End the sessions (5 s at most), stop listening, free the HTTP pools. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._end_sessions()
+        await self._stop_hearing()
+        if self._follower is not None:
+            await self._follower.close()
+        self._api.close()
+        if self._farewell is not None:
+            self._farewell()
+
+    def release(self) -> None:
+        """Let the loop thread end once nobody else holds it. Any thread; a thread that may wait sees it end."""
+        lease, self._lease = self._lease, None
+        if lease is not None and self._closed:
+            lease.release()
+
+    async def _end_sessions(self) -> None:
+        sessions = list(self._sessions.values())
+        if not sessions:
+            return
+        began = time.monotonic()
+        done, late = await asyncio.wait(
+            [asyncio.ensure_future(session.perform(session.dispose)) for session in sessions], timeout=GOODBYE
+        )
+        for task in done:
+            if not task.cancelled() and isinstance(task.exception(), UTDStreamException):
+                log.warning("a session did not end well: %s", task.exception())
+        if late:
+            log.warning("%d sessions did not end within %.1f s", len(late), time.monotonic() - began)
+
+    # ------------------------------------------------------------------ small things
+
+    def _open(self) -> None:
+        """Hold the loop thread from the first use on, and have the sessions ended when the interpreter exits."""
+        self._refuse_closed()
+        if self._lease is None:
+            self._lease = portal().hold()
+            self._farewell = portal().at_exit(self._end_sessions)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise UTDClosedError("the client is closed; make a new one")
+
+    def _signed_in(self, event: str) -> Credentials:
+        if self._credentials is None:
+            raise UTDStateError(
+                f"{event}: nobody is signed in; call authenticate(identity) first", state="signed_out", event=event
+            )
+        return self._credentials
+
+
+async def _warm_up() -> None:
+    from utd_fsm.livekit_room import warm_up
+
+    await warm_up()
