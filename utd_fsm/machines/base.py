@@ -51,6 +51,7 @@ class Machine(StateChart[Any]):
 
 
 M = TypeVar("M", bound=Machine)
+M_co = TypeVar("M_co", bound=Machine, covariant=True)
 
 
 def stay(*states: State) -> TransitionList:
@@ -161,7 +162,7 @@ def _plan(cls: type[Machine]) -> _Plan:
     )
 
 
-class Runner(Generic[M]):
+class Runner(Generic[M_co]):
     """One running machine: a state, and the table of its declared class. Made by `start`; about 1 µs a step.
 
     Belongs to one thread. Nothing is ever half done: `send` either moves the state or raises and leaves it.
@@ -169,10 +170,10 @@ class Runner(Generic[M]):
 
     __slots__ = ("_plan", "_public", "_state", "machine")
 
-    machine: type[M]
+    machine: type[M_co]
     """The declared class."""
 
-    def __init__(self, machine: type[M], state: str | None = None) -> None:
+    def __init__(self, machine: type[M_co], state: str | None = None) -> None:
         plan = _plan(machine)
         state = plan.initial if state is None else state
         if state not in plan.states:
