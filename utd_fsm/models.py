@@ -252,6 +252,24 @@ class UTDData:
 
 
 @dataclass(frozen=True, slots=True)
+class UTDChatMessage:
+    """One chat message of a participant."""
+
+    text: str
+    identity: str | None
+    """Who sent it, as LiveKit says; None where it does not, which proves nothing."""
+    claimed_identity: str | None = None
+    """Who sent it, as the message itself says: anybody can claim anything."""
+    name: str | None = None
+    """The sender's name, as the message itself says."""
+    sent_at: datetime | None = None
+    """By the sender's clock."""
+    message_id: str | None = None
+    user_data: Any = None
+    """Whatever the sender's application added; JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class UTDRoomEvent:
     """One of LiveKit's own room events, under LiveKit's own name."""
 

@@ -10,6 +10,7 @@ Pure: no I/O. Imports `models` and `errors` only.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeVar
@@ -21,6 +22,7 @@ from .models import (
     UTDCallPage,
     UTDCallStatus,
     UTDCallTicket,
+    UTDChatMessage,
     UTDSessionInfo,
     UTDStreamType,
     UTDTokenResponse,
@@ -39,6 +41,7 @@ APP_KEY = "X-App-Key"  # ours
 APP_SECRET = "X-App-Secret"  # noqa: S105 - the header's name; backends only, never sent by the client
 IDEMPOTENCY_KEY = "Idempotency-Key"  # ours
 RETRY_AFTER = "Retry-After"
+LOCATION = "Location"
 WEBHOOK_EVENT = ("X-UTD-Stream-Event", "X-UTD-Voice-Event")
 WEBHOOK_SIGNATURE = ("X-UTD-Stream-Signature", "X-UTD-Voice-Signature")
 WEBHOOK_ATTEMPT = ("X-UTD-Stream-Attempt", "X-UTD-Voice-Attempt")
@@ -254,6 +257,11 @@ def call_json(call: UTDCall) -> dict[str, Any]:
     }
 
 
+def is_whole(data: Mapping[str, Any]) -> bool:
+    """Whether an answer about a call holds the whole record (ours), or only what the contract promises."""
+    return "caller_identity" in data and "callee_identity" in data
+
+
 def read_step(data: object, route: str) -> UTDCall | None:
     """The answer to ringing, reject, busy or end: the whole record where the engine sends it (ours), else None.
 
@@ -262,7 +270,7 @@ def read_step(data: object, route: str) -> UTDCall | None:
     r = Reader(data, route)
     r.text("call_id")
     call_status(r.text("status"), route)
-    return read_call(data, route) if "caller_identity" in r.data and "callee_identity" in r.data else None
+    return read_call(data, route) if is_whole(r.data) else None
 
 
 def read_ticket(data: object, route: str, *, record: UTDCall | None = None) -> UTDCallTicket:
@@ -272,7 +280,7 @@ def read_ticket(data: object, route: str, *, record: UTDCall | None = None) -> U
     """
     r = Reader(data, route)
     token, url = r.text("token"), r.text("url")
-    if "caller_identity" in r.data and "callee_identity" in r.data:
+    if is_whole(r.data):
         return UTDCallTicket(call=read_call(data, route), url=url, token=token)
     if record is None:
         malformed(route, "caller_identity", "missing")
@@ -406,3 +414,60 @@ def read_webhook(data: object, event: str, attempt: int) -> UTDWebhook:
         call=r.object("call"),
         raw=ReadOnlyDict(r.data),
     )
+
+
+def read_message(data: bytes) -> Mapping[str, Any] | None:
+    """A data message as the engine and its clients write them: a JSON object; None where it is anything else."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def engine_type(message: Mapping[str, Any]) -> str | None:
+    """The type an engine message has (``_banned``, ``_stage_update``, …); None for an application's own."""
+    value = message.get("type")
+    return value if isinstance(value, str) and value.startswith("_") else None
+
+
+def read_chat(message: Mapping[str, Any], identity: str | None) -> UTDChatMessage | None:
+    """A chat message; None where it is none, or has no text. What is odd in it is left out: anybody can send it."""
+    content = message.get("roomChat")
+    if not isinstance(content, Mapping) or not isinstance(content.get("text"), str):
+        return None
+
+    def text(name: str) -> str | None:
+        value = content.get(name)
+        return value if isinstance(value, str) and value else None
+
+    stamp = content.get("timestamp")
+    try:
+        plausible = isinstance(stamp, (int, float)) and not isinstance(stamp, bool)
+        sent_at = datetime.fromtimestamp(stamp / 1000, UTC) if plausible else None
+    except (ValueError, OverflowError, OSError):
+        sent_at = None
+    return UTDChatMessage(
+        text=content["text"],
+        identity=identity,
+        claimed_identity=text("senderUserId"),
+        name=text("senderName"),
+        sent_at=sent_at,
+        message_id=text("messageID"),
+        user_data=content.get("userData"),
+    )
+
+
+def chat_json(message: UTDChatMessage) -> dict[str, Any]:
+    """The inverse of `read_chat`."""
+    content: dict[str, Any] = {
+        "message": "chatMessage",
+        "senderUserId": message.claimed_identity or "",
+        "senderName": message.name or "",
+        "text": message.text,
+        "timestamp": round(message.sent_at.timestamp() * 1000) if message.sent_at else 0,
+        "messageID": message.message_id or "",
+    }
+    if message.user_data is not None:
+        content["userData"] = message.user_data
+    return {"roomChat": content}
