@@ -58,11 +58,6 @@ def plain() -> Callable[[F], F]:
     return _marked(Mark("plain"))
 
 
-def plain() -> Callable[[F], F]:
-    """Mark a plain method that any thread may call as it is: the facade only passes it on."""
-    return _marked(Mark("plain"))
-
-
 def mark_of(method: object) -> Mark | None:
     """The mark of a method; None where it has none."""
     mark = getattr(method, ATTRIBUTE, None)
