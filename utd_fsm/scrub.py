@@ -1,59 +1,58 @@
-"""Takes tokens out of texts that others wrote: LiveKit's errors and log lines. Floor 1; imports nothing of the package.
+"""Takes tokens and keys out of text, before it reaches a message, a log or a screen.
 
-A refused join's text holds the whole access token (LiveKit fact 25: ``invalid token: eyJ…``), a failed connection's the
-URL with ``access_token=…`` in it.
+Whatever others wrote passes through here: the engine's error texts, an HTTP library's, LiveKit's (a refused join's text
+holds the whole access token, a failed connection's the URL with ``access_token=…``). It is the second net: nothing of
+ours puts a secret into a text in the first place. Pure; imports nothing of the package.
 """
 
 from __future__ import annotations
 
-import logging
 import re
+from typing import Final
 
-_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_=-]+){0,2}")
-_PARAMETER = re.compile(
-    r"\b(access_token|join_request|token|authorization)(=|%3D|: ?)(?:bearer )?[^\s&\"',;)}\]]+", re.IGNORECASE
+HIDDEN: Final = "<hidden>"
+
+# A JWT: three base64url parts, the first of which is the JSON object of a header ("eyJ"); cut-off ones count too.
+_JWT = re.compile(r"\beyJ[\w-]{4,}(?:\.[\w-]*){0,2}")
+_BEARER = re.compile(r"\b(bearer)(\s+|%20)[^\s\"',;&<>]+", re.IGNORECASE)
+_NAMED = re.compile(
+    r"\b((?:\w*_)?(?:token|secret|password|signature|api_?key|app[_-]?key)|x-app-(?:key|secret)"
+    r"|join_request|authorization)"
+    r"([\"']?\s*(?:=|:|%3d)\s*[\"']?)(?:(?:bearer|basic) )?[^\s\"'&,;<>)}\]]+",
+    re.IGNORECASE,
 )
-_BEARER = re.compile(r"\b(bearer) +[^\s\"',;]+", re.IGNORECASE)
-HIDDEN = "<hidden>"
+_APP_KEY = re.compile(r"\bpk_(?:live|test)_\w+|(?<![0-9A-Za-z_-])[0-9a-fA-F]{32}(?![0-9A-Za-z_-])")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 def scrub(text: str, *secrets: str) -> str:
-    """The text without anything that looks like a token, and without the secrets given.
+    """`text` without what looks like a secret, and without `secrets` themselves.
+
+    Hidden are JWTs, what follows ``Bearer``, the values of fields and parameters that are called a token, secret,
+    password, signature or app key (``access_token=…``, ``"user_token": "…"``, ``X-App-Key: …``), ``pk_live_…`` and bare
+    runs of 32 hex digits, which is what an App Key looks like.
 
     Args:
-        text: what LiveKit or a library wrote.
-        secrets: values known to be secret, whatever they look like; empty ones are ignored.
+        text: any text.
+        secrets: strings to take out besides, whatever they look like; empty ones are ignored.
 
-    Any thread.
+    Returns:
+        The text with each of them replaced by ``<hidden>``. Scrubbing twice changes nothing more.
     """
     for secret in secrets:
         if secret:
             text = text.replace(secret, HIDDEN)
-    text = _PARAMETER.sub(rf"\1\2{HIDDEN}", text)
+    text = _NAMED.sub(rf"\1\2{HIDDEN}", text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
-    return _JWT.sub(HIDDEN, text)
+    text = _JWT.sub(HIDDEN, text)
+    return _APP_KEY.sub(HIDDEN, text)
 
 
-class ScrubFilter(logging.Filter):
-    """Scrubs each record of the logger it is on; lets every record pass."""
+def foreign(text: str, limit: int = 300) -> str:
+    """A text that somebody else wrote, made fit for one line of a message: scrubbed, printable, at most `limit` long.
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record's text, and that of its exception, where either holds a token."""
-        text = record.getMessage()
-        clean = scrub(text)
-        if clean != text:
-            record.msg, record.args = clean, ()
-        if record.exc_info and not record.exc_text:
-            trace = logging.Formatter().formatException(record.exc_info)
-            clean = scrub(trace)
-            if clean != trace:
-                # A formatter prints exc_text instead of formatting exc_info again; the exception itself has the token.
-                record.exc_text, record.exc_info = clean, None
-        return True
-
-
-def scrub_logger(name: str) -> None:
-    """See to it that what this logger itself logs holds no token. Idempotent."""
-    logger = logging.getLogger(name)
-    if not any(isinstance(present, ScrubFilter) for present in logger.filters):
-        logger.addFilter(ScrubFilter())
+    Control characters become a space, so that nobody forges lines in a log.
+    """
+    # Cut after scrubbing: half a token must not survive because its telling part was cut off.
+    clean = _CONTROL.sub(" ", scrub(text[: limit * 20])).strip()
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

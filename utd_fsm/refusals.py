@@ -1,0 +1,77 @@
+"""What the engine's refusals become: one error for each status, with the engine's own words made fit to print."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from . import wire
+from .errors import UTDConflictError, UTDEngineError, UTDForbiddenError, UTDProtocolError, UTDStreamException
+from .http_pool import Answer, status_name
+from .scrub import foreign
+
+
+def refusal(answer: Answer, route: str) -> UTDStreamException:
+    """The error for an answer that is no success.
+
+    Returns:
+        `UTDConflictError` for 409 (with the engine's ``state``), `UTDForbiddenError` for 403, `UTDEngineError` for the
+        rest from 400 on, and `UTDProtocolError` for what is neither a success nor a refusal: a redirect above all. None
+        is followed, so that no bearer travels to another host.
+    """
+    if answer.status < 400:
+        return _misplaced(answer, route)
+    words, code, state = wire.read_refusal(_content(answer))
+    words = foreign(words)
+    code = foreign(code, 80) if code else None
+    text = f"{words or status_name(answer.status)} (the engine refused {route} with {answer.status})"
+    wait = retry_after(answer.headers)
+    if answer.status == 409:
+        return UTDConflictError(text, 409, code, retry_after=wait, state=foreign(state, 80) if state else None)
+    if answer.status == 403:
+        return UTDForbiddenError(text, 403, code, retry_after=wait)
+    return UTDEngineError(text, answer.status, code, retry_after=wait)
+
+
+def _misplaced(answer: Answer, route: str) -> UTDProtocolError:
+    if 300 <= answer.status < 400:
+        text = (
+            f"{route} was answered with a redirect ({answer.status}); none is followed, credentials would go along: "
+            "give the engine's final address as base_url"
+        )
+        return UTDProtocolError(text, answer.status, route=route, field=wire.LOCATION)
+    return UTDProtocolError(
+        f"{route} was answered with status {answer.status}, which is no answer to it",
+        answer.status,
+        route=route,
+        field="status",
+    )
+
+
+def _content(answer: Answer) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        pass
+    # A bare string is the engine's; a page of HTML is a proxy's, and says nothing that the status does not.
+    if "text/plain" in answer.headers.get("Content-Type", "").lower():
+        return answer.body[:2000].decode("utf-8", "replace")
+    return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the engine asked to wait: ``Retry-After`` in seconds or as a date; None where it did not say."""
+    value = headers.get(wire.RETRY_AFTER, "").strip()[:80]
+    if not value:
+        return None
+    try:
+        wait = float(value)
+    except ValueError:
+        try:
+            wait = max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+    return wait if math.isfinite(wait) and wait >= 0 else None
