@@ -49,7 +49,7 @@ def test_what_is_not_newer_changes_nothing() -> None:
     view = start(OutgoingCall)
     known = fold(view, None, Snapshot(3, "ringing"))
     assert (view.state, known) == ("ringing", Snapshot(3, "ringing"))
-    for late in (Snapshot(1, "initiating"), Snapshot(3, "ringing"), Snapshot(2, "active")):
+    for late in (Snapshot(1, "initiating"), Snapshot(3, "ringing"), Snapshot(3, "active"), Snapshot(2, "active")):
         assert fold(view, known, late) == known
         assert view.state == "ringing"
 
