@@ -64,7 +64,7 @@ class BaseObservable(Generic[T]):
         # A dict for its order and because adding, dropping and copying its keys are each one atomic step.
         self._feeds: dict[Callable[[_State[T]], None], None] = {}
         self._signal = signal
-        self._sender = sender
+        self.sender = sender
         self._next_seq = next_seq
         self._seq = 0
         self._extra = extra or {}
@@ -117,7 +117,7 @@ class BaseObservable(Generic[T]):
         if self._changed is not None:
             dispatcher().emit(self._changed, self, **payload)
         if self._signal is not None:
-            dispatcher().emit(self._signal, self._sender, **payload)
+            dispatcher().emit(self._signal, self.sender, **payload)
         return True
 
     def finish(self, error: Callable[[], UTDStreamException]) -> None:
