@@ -25,11 +25,11 @@ def drawn(cls: type[Machine]) -> dict[tuple[str, str], str]:
     edges: dict[tuple[str, str], str] = {}
     for source, target, label in re.findall(r"^ *(\w+) --> (\w+) : (.*)$", diagram.mermaid(cls), re.MULTILINE):
         words = label.split("<br/>")
-        without = {word.removeprefix("except from ") for word in words if word.startswith("except from ")}
+        without = {word.removeprefix("unless ") for word in words if word.startswith("unless ")}
         sources = set(others) - without if source == "not_over" else {source}
         for state in sources:
             for event in words:
-                if not event.startswith("except from "):
+                if not event.startswith("unless "):
                     assert (state, event) not in edges, "drawn twice"
                     edges[state, event] = target
     return edges

@@ -25,7 +25,7 @@ _STYLES = (
 )
 _LEGEND = """\
 Dashed and yellow: *pending*, left without the user's help. Grey: *final*. An edge from a box leads from every state in
-it, save those it names. Events that are declared and change nothing are not drawn; the table has them all."""
+it, save those it excepts. Events that are declared and change nothing are not drawn; the table has them all."""
 
 
 def slug(cls: type[Machine]) -> str:
@@ -60,7 +60,7 @@ def _mermaid_lines(cls: type[Machine]) -> Iterator[str]:
         boxes.append("over")
         yield from _box("over", "over", final, "TB")
     for without, target, on in wide:
-        yield f"    not_over --> {target} : {_label([*on, *(f'except from {state}' for state in without)])}"
+        yield f"    not_over --> {target} : {_label([*on, *(f'unless {state}' for state in without)])}"
     yield from (f"    {source} --> {target} : {_label(on)}" for source, target, on in single if target in final)
     yield from (f"    {style}" for style in _STYLES)
     pending = [name for name in others if name in cls.PENDING]
