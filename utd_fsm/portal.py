@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import logging
 import os
 import threading
@@ -384,11 +385,12 @@ class Portal:
         farewells = list(self._farewells.values())
         if farewells:
             work = _Call(lambda: _say(farewells), "the farewell at exit")
-            # One second more than the farewells have: if the loop itself hangs, the exit does not hang with it.
-            if run.submit(work) and not work.gate.acquire(timeout=FAREWELL + 1.0):
+            # A little more than the farewells have: if the loop itself hangs, the exit does not hang with it.
+            if run.submit(work) and not work.gate.acquire(timeout=FAREWELL + 0.5):
                 _log.warning("the loop thread did not answer at exit: sessions may not have been ended")
+                return
         run.abort()
-        run.thread.join(3.0)
+        run.thread.join(_JOIN)
         dispatcher().join(_JOIN_SIGNALS)
 
 
@@ -435,6 +437,14 @@ def _go_first_at_exit() -> None:
     """
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
+
+
+# Once more when the main thread has ended, for what registered itself since: the hook of concurrent.futures, which
+# comes before the threads are joined and the exit handlers run. Where it is gone, the calls above are all there is.
+_before_exit_handlers = getattr(threading, "_register_atexit", None)
+if _before_exit_handlers is not None:
+    with contextlib.suppress(RuntimeError):  # imported while the interpreter exits
+        _before_exit_handlers(_go_first_at_exit)
 
 
 def _after_fork_in_child() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 import warnings
 from collections.abc import Callable, Hashable
@@ -19,6 +20,19 @@ from utd_fsm.dispatcher import last_number
 from utd_fsm.errors import UTDInputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# blinker walks its books without a lock, and a receiver may be collected in any thread. One lock for all signals:
+# what it guards is short, and a forked child has one lock to make anew.
+_books = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    global _books
+    _books = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class UTDWeakReceiverWarning(UserWarning):
@@ -37,8 +51,6 @@ class UTDSignal(blinker.NamedSignal):
     def __init__(self, name: str, doc: str | None = None, *, weak: bool = True) -> None:
         super().__init__(name, doc)
         self._weak = weak
-        # blinker walks its books without a lock, and a receiver may be collected in any thread.
-        self._books = threading.RLock()
         self._since: dict[Hashable, int] = {}
 
     def connect(self, receiver: F, sender: Any = blinker.ANY, weak: bool | None = None) -> F:
@@ -58,24 +70,24 @@ class UTDSignal(blinker.NamedSignal):
         """
         weak = self._weak if weak is None else weak
         self._check(receiver, weak)
-        with self._books:
+        with _books:
             self._since.setdefault(make_id(receiver), last_number())
             return super().connect(receiver, sender, weak)
 
     def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
         """Call ``receiver`` no more, not even for what is already queued. Any thread; it may just be running."""
-        with self._books:
+        with _books:
             super().disconnect(receiver, sender)
 
     def _disconnect(self, receiver_id: Hashable, sender_id: Hashable) -> None:
-        with self._books:
+        with _books:
             super()._disconnect(receiver_id, sender_id)
             if receiver_id not in self.receivers or not self._by_receiver.get(receiver_id):
                 self._since.pop(receiver_id, None)
 
     def receivers_since(self, sender: object, number: int) -> list[Callable[..., Any]]:
         """The receivers for ``sender`` that were connected before emission ``number``."""
-        with self._books:
+        with _books:
             since = self._since
             return [receiver for receiver in self.receivers_for(sender) if since.get(make_id(receiver), 0) < number]
 
