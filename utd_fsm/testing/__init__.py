@@ -1,5 +1,6 @@
 """For tests of what is built on this package. Floor 7; each name loads its module at first use.
 
+`local_engine`: a real engine with a real media server, for the length of a `with` (`utd_fsm.testing.engine`).
 `MemoryServer` and `MemoryRoom`: media rooms without a network (`utd_fsm.testing.memory_room`).
 """
 
@@ -9,16 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from utd_fsm.testing.engine import LocalEngine as LocalEngine
+    from utd_fsm.testing.engine import local_engine as local_engine
     from utd_fsm.testing.memory_room import MemoryRoom as MemoryRoom
     from utd_fsm.testing.memory_room import MemoryServer as MemoryServer
 
 # Where each public name lives. Nothing is imported before it is asked for: a test of one part must not load them all.
 _HOMES = {
+    "LocalEngine": "utd_fsm.testing.engine",
+    "local_engine": "utd_fsm.testing.engine",
     "MemoryRoom": "utd_fsm.testing.memory_room",
     "MemoryServer": "utd_fsm.testing.memory_room",
 }
 
-__all__ = ["MemoryRoom", "MemoryServer"]
+__all__ = ["LocalEngine", "MemoryRoom", "MemoryServer", "local_engine"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, help="0 takes a free one")
     parser.add_argument("--db", help="an SQLite file, or :memory:")
     parser.add_argument("--media-url")
-    parser.add_argument("--with-parent", action="store_true", help="stop when standard input ends")
+    parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this one ends")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
     handler = logging.StreamHandler()
@@ -49,7 +49,7 @@ def main() -> int:
     try:
         serve(settings, with_parent=given.with_parent)
     except OSError as error:
-        sys.stderr.write(f"engine: cannot listen on {settings.host} port {settings.port}: {error.strerror}\n")
+        sys.stderr.write(f"engine: cannot listen on {settings.host}:{settings.port}: {error.strerror}\n")
         return 3
     return 0
 

@@ -12,6 +12,7 @@ import signal
 import socket as sockets
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -24,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from utd_fsm import wire
+from utd_fsm.local.leash import parent_pid
 
 from . import routes_auth, routes_calls, routes_media
 from .asking import refusal_json
@@ -36,6 +38,7 @@ log = logging.getLogger("utd_fsm.engine")
 MAX_BODY: Final = 256 * 1024
 STOP_WITHIN: Final = 2
 """Seconds that requests under way have when the engine is told to stop."""
+_PARENT_POLL: Final = 0.25
 
 _ABOUT: Final = """\
 The local engine of utd_fsm, for development and tests. It speaks the wire contract of the UTD stream engine.
@@ -131,7 +134,7 @@ def serve(settings: EngineSettings, *, with_parent: bool = False, ready: Callabl
 
     Args:
         settings: port 0 takes a free port.
-        with_parent: stop when standard input ends: a child process whose parent is gone goes, too.
+        with_parent: stop when the process that started this one is gone.
         ready: told the base URL once requests are taken; None prints ``ready http://…`` on standard output.
 
     Raises:
@@ -188,6 +191,7 @@ def _listen(host: str, port: int) -> sockets.socket:
 
 
 def _stop_with_parent() -> None:
-    while sys.stdin.buffer.read(4096):
-        pass
+    parent = parent_pid()
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL)
     os.kill(os.getpid(), signal.SIGTERM)
