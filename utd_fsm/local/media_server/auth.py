@@ -61,7 +61,7 @@ class Keys:
         else:
             token = parameter or ""
         if not token:
-            raise Unauthorized("permissions denied: no access token")
+            raise Unauthorized("no permissions to access the room")
         try:
             return self._verifier.verify(token)
         except Exception as error:  # noqa: BLE001  jwt has a tree of its own; a damaged claim can raise anything

@@ -12,6 +12,7 @@ from livekit.protocol import models, rtc
 from . import quality, speakers
 
 if TYPE_CHECKING:
+    from .peer import Peer
     from .room import Room
 
 _log = logging.getLogger("utd_fsm.local.media_server.pulse")
@@ -42,6 +43,20 @@ class Pulse:
             except Exception:  # noqa: BLE001
                 _log.exception("a step of room %s failed", self._room.name)
 
+    def welcome(self, newcomer: Peer) -> None:
+        """Tells one who has just joined what the others were told before."""
+        if self._levels:
+            newcomer.send(speakers_changed=_speakers(self._levels))
+        told = [
+            rtc.ConnectionQualityInfo(
+                participant_sid=peer.sid, quality=peer.quality.told, score=quality.score(peer.quality.told)
+            )
+            for peer in self._room.visible_to(newcomer)
+            if peer.quality.told is not None
+        ]
+        if told:
+            newcomer.send(connection_quality=rtc.ConnectionQualityUpdate(updates=told))
+
     def _step(self, step: int, now: float) -> None:
         for track in self._room.tracks():
             for downstream in list(track.downstreams.values()):
@@ -66,12 +81,12 @@ class Pulse:
         changed |= {sid: 0.0 for sid in self._levels if sid not in levels}
         self._levels = levels
         if changed:
-            infos = [models.SpeakerInfo(sid=sid, level=level, active=level > 0) for sid, level in changed.items()]
+            message = _speakers(changed)
             for peer in self._room.members():
-                peer.send(speakers_changed=rtc.SpeakersChanged(speakers=infos))
+                peer.send(speakers_changed=message)
 
     def _tell_quality(self) -> None:
-        """Only what changed: to others those that they may know of, and to each its own."""
+        """Only what changed, of itself and of those that it may know of."""
         updates: dict[str, rtc.ConnectionQualityInfo] = {}
         for peer in self._room.members():
             judged = peer.quality.judge()
@@ -89,3 +104,8 @@ class Pulse:
             told = [updates[other.sid] for other in seen if other.sid in updates]
             if told:
                 peer.send(connection_quality=rtc.ConnectionQualityUpdate(updates=told))
+
+
+def _speakers(levels: dict[str, float]) -> rtc.SpeakersChanged:
+    infos = [models.SpeakerInfo(sid=sid, level=level, active=level > 0) for sid, level in levels.items()]
+    return rtc.SpeakersChanged(speakers=infos)

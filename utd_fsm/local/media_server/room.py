@@ -72,7 +72,8 @@ class Room:
         self._peers: dict[str, Peer] = {}
         self._closing: asyncio.TimerHandle | None = None
         self._closed = self._silent = False
-        self._pulse = host.spawn(Pulse(self).run())
+        self._pulse = Pulse(self)
+        self._beating = host.spawn(self._pulse.run())
         self.event("room_started")
         self._close_later(self.info.empty_timeout)
 
@@ -131,6 +132,7 @@ class Room:
         self.participant_changed(peer)
         self.event("participant_joined", peer)
         peer.subscriber.reconsider_all()
+        self._pulse.welcome(peer)
 
     def link_lost(self, peer: Peer) -> None:
         """Its signalling link went without a `leave`: it may come back for a while (LiveKit facts, 42)."""
@@ -268,7 +270,7 @@ class Room:
             self.leave(peer, reason, rtc.LeaveRequest.DISCONNECT if tell else None)
         if self._closing is not None:
             self._closing.cancel()
-        self._pulse.cancel()
+        self._beating.cancel()
         self._host.room_closed(self)
         self.event("room_finished")
 

@@ -118,10 +118,13 @@ class RoomService:
         if not allowed:
             raise TwirpError("unauthenticated", "permissions denied")
 
-    def _room(self, claims: Claims, name: str) -> Room:
-        """The room of a call that needs the admin grant for it."""
+    def _require_admin(self, claims: Claims, name: str) -> None:
         video = claims.video
         self._require(video is not None and video.room_admin and (not video.room or video.room == name))
+
+    def _room(self, claims: Claims, name: str) -> Room:
+        """The room of a call that needs the admin grant for it."""
+        self._require_admin(claims, name)
         room = self._rooms.find_room(name)
         if room is None:
             raise TwirpError("not_found", "requested room does not exist")
@@ -188,7 +191,10 @@ class RoomService:
     def _list_participants(
         self, claims: Claims, request: room_protocol.ListParticipantsRequest
     ) -> room_protocol.ListParticipantsResponse:
-        members = self._room(claims, request.room).members()
+        """Of a room that does not exist: nobody, as livekit-server answers it (and not ``not_found``)."""
+        self._require_admin(claims, request.room)
+        room = self._rooms.find_room(request.room)
+        members = room.members() if room is not None else []
         return room_protocol.ListParticipantsResponse(participants=[peer.full_info() for peer in members])
 
     def _get_participant(
@@ -215,8 +221,8 @@ class RoomService:
     ) -> room_protocol.MuteRoomTrackResponse:
         _, peer = self._participant(claims, request.room, request.identity)
         track = peer.publisher.tracks.get(request.track_sid)
-        if track is None:
-            raise TwirpError("not_found", "track is not published")
+        if track is None:  # livekit-server answers without a track, too
+            return room_protocol.MuteRoomTrackResponse()
         if not request.muted and not self._rooms.remote_unmute:
             raise TwirpError("failed_precondition", "remote unmute not enabled")
         peer.send(mute=rtc.MuteTrackRequest(sid=track.sid, muted=request.muted))

@@ -20,6 +20,8 @@ from .peer import Peer
 
 _log = logging.getLogger("utd_fsm.local.media_server.requests")
 
+_RESPONSE_DELAY = 0.02
+
 
 async def handle(peer: Peer, raw: bytes) -> None:
     """One binary message of the link. Never raises (but for cancellation)."""
@@ -96,7 +98,10 @@ def _update_metadata(peer: Peer, request: rtc.UpdateParticipantMetadata) -> None
         peer.room.participant_changed(peer)
         peer.send_token()
     reason = rtc.RequestResponse.OK if allowed else rtc.RequestResponse.NOT_ALLOWED
-    peer.send(request_response=rtc.RequestResponse(request_id=request.request_id, reason=reason))
+    response = rtc.RequestResponse(request_id=request.request_id, reason=reason)
+    # The Python client begins to wait for the response only after it has sent the request: one that comes within
+    # the same millisecond is missed, and the call takes its time-out of 5 s.
+    asyncio.get_running_loop().call_later(_RESPONSE_DELAY, lambda: peer.send(request_response=response))
 
 
 def _update_audio_track(peer: Peer, request: rtc.UpdateLocalAudioTrack) -> None:
