@@ -14,7 +14,10 @@ from utd_fsm.errors import UTDInputError, UTDStateError
 from utd_fsm.machines import ALL, CallRecord, Connection, IncomingCall, Machine, OutgoingCall, Source, start, step
 from utd_fsm.machines.base import event, events, observations, table
 
-WIRE = ("call.ended", "call", "call_ended", "ended", "participant_left", "_banned", "room.connected", "", " ", "*")
+WIRE: tuple[str, ...] = (
+    *("call.ended", "call", "call_ended", "ended", "participant_left", "_banned", "room.connected"),
+    *("", " ", "*"),
+)
 
 
 def strange_names(cls: type[Machine]) -> set[str]:
