@@ -78,6 +78,20 @@ async def warm_up() -> None:
     await asyncio.to_thread(_load)
 
 
+async def settled(limit: float = LEAVE_LIMIT) -> None:
+    """Wait until every background step of this event loop's rooms is done: given-up joins left, streams freed.
+
+    To be awaited before the loop is closed, after the rooms were left (fact 8).
+
+    Args:
+        limit: seconds after which it returns all the same.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + limit
+    while (tasks := [task for task in _background.tasks if task.get_loop() is loop]) and loop.time() < until:
+        await asyncio.wait(tasks, timeout=until - loop.time())
+
+
 def connect_error(text: str, token: str) -> UTDStreamException:
     """The error for a failed join, from LiveKit's text, which is all it gives (fact 25)."""
     text = scrub(text, token)

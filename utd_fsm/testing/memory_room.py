@@ -230,11 +230,13 @@ class MemoryRoom:
         if before.metadata != now.metadata:
             self._raw("participant_metadata_changed", now, before.metadata, now.metadata)
             self._post(LocalMetadataChanged(now.metadata))
-        muted = {track.sid: track.muted for track in now.tracks}
+
+    def saw_muted(self, sid: str, muted: bool) -> None:
+        """A moderator muted or unmuted a track of ours."""
         for own in self._publications:
-            if own.sid in muted and own.saw_muted(muted[own.sid]):
-                self._raw("track_muted" if own.muted else "track_unmuted", now, own.sid)
-                self._post(LocalTrackMuted(own.source, own.muted))
+            if own.sid == sid and not own.closed and own.saw_muted(muted):
+                self._raw("track_muted" if muted else "track_unmuted", self.local, sid)
+                self._post(LocalTrackMuted(own.source, muted))
 
     def _add_track(self, track: Track) -> None:
         assert self._place is not None
@@ -263,6 +265,9 @@ class MemoryRoom:
         self._raw("reconnected")
         self._post(Reconnected())
         self.hear(snapshot)
+        me = self._find(snapshot)
+        for track in me.tracks if me is not None else ():
+            self.saw_muted(track.sid, track.muted)
         self._post(ParticipantsChanged())
 
     def over(self, reason: LeaveReason) -> None:

@@ -225,9 +225,12 @@ class MemoryServer:
 
     def mute(self, name: str, identity: str, source: UTDTrackSource, muted: bool = True) -> None:
         """Mute somebody's track, as a moderator does."""
-        for track in self._seat(name, identity).tracks.values():
+        seat = self._seat(name, identity)
+        for track in seat.tracks.values():
             if track.source is source:
                 track.muted = muted
+                if seat.client is not None and seat.link_up:
+                    self._schedule(seat.client.saw_muted, track.sid, muted)
         self._tell(self._room(name))
 
     def send_data(
