@@ -85,9 +85,7 @@ class Others:
         self._on_change(tuple(self._shown.values()))
 
 
-def speakers(
-    levels: Iterable[tuple[str, float]], before: Iterable[UTDSpeaker], now: float
-) -> tuple[UTDSpeaker, ...]:
+def speakers(levels: Iterable[tuple[str, float]], before: Iterable[UTDSpeaker], now: float) -> tuple[UTDSpeaker, ...]:
     """Who is heard, the loudest first; ``since`` goes on for those who were heard before.
 
     Args:
