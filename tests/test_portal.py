@@ -308,7 +308,7 @@ def test_acall_whose_loop_is_closed_under_it_harms_nobody(held: Portal) -> None:
     async def begin() -> None:
         task = asyncio.create_task(held.acall(later, timeout=None, what="later"))
         await asyncio.sleep(0.01)
-        task.get_coro().close()  # type: ignore[union-attr]  # as when its loop is stopped in the middle
+        task.get_coro().close()  # as when its loop is stopped in the middle
         task.cancel()
 
     asyncio.run(begin())
@@ -345,7 +345,7 @@ def test_what_belongs_to_the_loop_thread_is_refused_elsewhere(held: Portal) -> N
     with pytest.raises(UTDStateError, match="loop thread"):
         _ = held.loop
     with pytest.raises(UTDStateError, match="loop thread"):
-        held.spawn(number(), name="x")  # type: ignore[unused-coroutine]
+        held.spawn(number(), name="x")
 
     async def where() -> bool:
         return held.loop is asyncio.get_running_loop()
@@ -464,7 +464,7 @@ def test_whoever_waits_when_the_last_lease_goes_is_told() -> None:
     waiter = in_a_thread(lambda: portal().call(slow, timeout=None, what="waiting for bob"))
     assert slow.begun.wait(WAIT)
     lease.release()
-    with pytest.raises(UTDClosedError, match="waiting for bob.*closed"):
+    with pytest.raises(UTDClosedError, match=r"waiting for bob.*closed"):
         waiter.result(WAIT)
     assert slow.cancelled.is_set()
     assert of_the_package() == []

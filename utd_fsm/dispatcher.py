@@ -84,6 +84,7 @@ class Dispatcher:
         self._queue: queue.SimpleQueue[_Emission | threading.Event | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
+        self._newest: threading.Thread | None = None  # the same, but kept when it steps back: it has to end yet
         self._running: _Running | None = None
         # (id of signal, id of sender) -> how many, and the sender itself, so that its id stays its own
         self._dropped: dict[tuple[int, int], tuple[int, object]] = {}
@@ -173,7 +174,7 @@ class Dispatcher:
 
     def join(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds for the thread to end after `stop`; whether it did. Another thread."""
-        thread = self._thread
+        thread = self._newest
         if thread is None or thread is threading.current_thread():
             return thread is None
         thread.join(timeout)
@@ -187,21 +188,28 @@ class Dispatcher:
             self._thread = thread
             try:
                 thread.start()
+                self._newest = thread
             except RuntimeError:
                 # The interpreter is exiting and starts no thread any more: nobody is left to be told.
                 self._thread = None
 
     def _deliver_all(self) -> None:
         me = threading.current_thread()
+        ending = False
         while True:
-            item = self._queue.get()
+            try:
+                item = self._queue.get(block=not ending)
+            except queue.Empty:
+                if self._may_end(me):
+                    break
+                continue
             if isinstance(item, _Emission):
                 self._deliver(item)
                 del item
             elif item is not None:
                 item.set()
-            elif self._may_end(me):
-                break
+            else:
+                ending = True  # after the rest
         _close_django_connections(everything=True)
 
     def _may_end(self, me: threading.Thread) -> bool:
@@ -213,7 +221,6 @@ class Dispatcher:
             if self._thread is not None:
                 return True  # somebody was faster, and delivers in our place
             self._thread = me
-        self._queue.put(None)  # end after the rest
         return False
 
     def _deliver(self, emission: _Emission) -> None:
