@@ -1,10 +1,10 @@
-"""Generates `utd_fsm/client.py` (blocking) and `utd_fsm/aio.py` (awaitable) from the marked methods of the core classes.
+"""Generates `utd_fsm/client.py` (blocking) and `utd_fsm/aio.py` (awaitable) from the marks on the core classes.
 
     python scripts/generate_facades.py           writes both
     python scripts/generate_facades.py --check   fails and names the file when one has drifted
 
-Signatures and docstrings are read from the source of `utd_fsm/sessions`; type checkers and editors see ordinary methods,
-and nothing is written twice.
+Signatures and docstrings are read from the source of `utd_fsm/sessions`; type checkers and editors see ordinary
+methods, and nothing is written twice.
 """
 
 from __future__ import annotations

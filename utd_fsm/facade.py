@@ -19,7 +19,7 @@ from utd_fsm.observable import AsyncObservable, BaseObservable, Observable
 from utd_fsm.portal import portal
 
 if TYPE_CHECKING:
-    from utd_fsm.media.outgoing import PlayingCore
+    from utd_fsm.media.playing import PlayingCore
     from utd_fsm.media.recording import RecorderCore
     from utd_fsm.streams import AsyncStream, Feed, Stream
 
@@ -85,7 +85,8 @@ class BlockingFacade(Facade):
 
     def _verb(self, method: Callable[P, Awaitable[T]], limit: float | None, /, *args: P.args, **kwargs: P.kwargs) -> T:
         self._check_process()
-        core, what = self._core, method.__name__
+        core: Core = self._core
+        what = method.__name__
         try:
             return portal().call(lambda: core.perform(method, *args, **kwargs), timeout=limit, what=what)
         except UTDStreamException as error:
@@ -202,11 +203,7 @@ class PlayingHandle:
 
     def stop(self, timeout: float | None = 30.0) -> None:
         """Stop it. Idempotent."""
-
-        async def stop() -> None:
-            self._core.stop()
-
-        portal().call(stop, timeout=timeout, what="stop")
+        portal().call(self._core.stop, timeout=timeout, what="stop")
 
 
 class IncomingCalls:
@@ -242,7 +239,8 @@ class AwaitableFacade(Facade):
         self, method: Callable[P, Awaitable[T]], limit: float | None, /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         self._check_process()
-        core, what = self._core, method.__name__
+        core: Core = self._core
+        what = method.__name__
         try:
             return await portal().acall(lambda: core.perform(method, *args, **kwargs), timeout=limit, what=what)
         except UTDStreamException as error:
@@ -384,11 +382,7 @@ class AsyncPlayingHandle:
 
     async def stop(self, timeout: float | None = 30.0) -> None:
         """Stop it. Idempotent."""
-
-        async def stop() -> None:
-            self._core.stop()
-
-        await portal().acall(stop, timeout=timeout, what="stop")
+        await portal().acall(self._core.stop, timeout=timeout, what="stop")
 
 
 class AsyncIncomingCalls:

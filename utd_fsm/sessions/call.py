@@ -12,10 +12,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from utd_fsm import signals, validation
-from utd_fsm.errors import UTDClosedError, UTDStateError, UTDStreamException, UTDTimeoutError
+from utd_fsm.errors import UTDStateError, UTDStreamException, UTDTimeoutError
 from utd_fsm.models import UTDCall, UTDCallStatus, UTDStreamType, UTDTrackSource
 from utd_fsm.sessions.base import BaseSession
 from utd_fsm.sessions.call_driver import CallDriver, CallEngine, CallTiming
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from utd_fsm.room import LeaveReason
 
 log = logging.getLogger("utd_fsm.call")
+
+T = TypeVar("T")
 
 Watch = Callable[[str, Callable[[UTDCall], None]], Callable[[], None]]
 """Follow a call by its id; returns what stops following. Safe to call on the loop thread."""
@@ -54,11 +56,23 @@ class CallSession(BaseSession):
         *,
         engine: CallEngine,
         watch: Watch,
+        on_disposed: Callable[[CallSession], None] = lambda session: None,
         call_timing: CallTiming | None = None,
-        **base: Any,
+        **core: Any,
     ) -> None:
-        super().__init__(kind=kind, **base)
+        """Any thread.
+
+        Args:
+            kind: ``audio_call`` or ``video_call``.
+            engine: asks on behalf of this device.
+            watch: follows a call's record.
+            on_disposed: told once, when the session is disposed.
+            call_timing: seconds.
+            core: as `SessionCore`.
+        """
+        super().__init__(kind=kind, **core)
         self._kind = kind
+        self._on_disposed = on_disposed
         self._engine = engine
         self._watch_call = watch
         self._call_timing = call_timing
@@ -152,7 +166,7 @@ class CallSession(BaseSession):
                 self._forget(driver)
             raise
         if ticket is None:
-            self._busy = UTDCall("", self._kind, UTDCallStatus.BUSY, self.identity, callee, callee_name=name)
+            self._busy = UTDCall("", self._kind, UTDCallStatus.BUSY, self.identity or "", callee, callee_name=name)
             return self._busy
         self._follow(driver)
         await self._go_in(driver)
@@ -193,13 +207,13 @@ class CallSession(BaseSession):
         record = driver.snapshot()
         assert record is not None
         if driver.view.is_final:
-            error = UTDStateError(
+            over = UTDStateError(
                 f"the call is {record.status.value} ({driver.end_reason}): it was over before its room was joined",
                 state=record.status.value,
                 event="accept",
             )
-            error.call_id = driver.call_id
-            raise error
+            over.call_id = driver.call_id
+            raise over
         return record
 
     @verb(timeout=30.0)
@@ -274,7 +288,7 @@ class CallSession(BaseSession):
                 pass  # there was no call after all
         self._stop_following()
         await super().dispose()
-        self._finish_observables(lambda: UTDClosedError("the session is closed"))
+        self._on_disposed(self)
 
     # ------------------------------------------------------------------ waits
 
@@ -322,9 +336,11 @@ class CallSession(BaseSession):
             raise UTDStateError("the call is over, and the engine could not be asked what became of it", state="lost")
         return record
 
-    async def leave_with(self, failed: bool) -> None:
-        """Leave a ``with``: end what was started or accepted here, leave alone what only rang."""
-        await self.perform(self.dispose)
+    @property
+    def is_alive(self) -> bool:
+        """Whether a call is under way. Any thread."""
+        status = self.status.value
+        return super().is_alive or (status is not None and not status.is_terminal)
 
     # ------------------------------------------------------------------ one call at a time
 
@@ -395,7 +411,7 @@ class CallSession(BaseSession):
             raise UTDStateError(f"{what}: this session has no call; start() or accept() one first", event=what)
         return self._driver
 
-    async def _patiently(self, future: asyncio.Future[Any], timeout: float | None, what: str) -> Any:
+    async def _patiently(self, future: asyncio.Future[T], timeout: float | None, what: str) -> T:
         limit = validation.timeout(timeout)
         try:
             async with asyncio.timeout(limit):
@@ -456,6 +472,7 @@ class CallSession(BaseSession):
             self._taking_down = self._portal.spawn(self._take_down(), name="utd-media-down")
         if state == "active" and self._active_at is None:
             self._active_at = time.monotonic()
+            self._start_listening()
             for source in self._heard_by_other:
                 self._start_source(source)
         self.call_id.set(driver.call_id)

@@ -16,15 +16,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from utd_fsm import validation
+from utd_fsm.call_watch import CallWatch
 from utd_fsm.engine_api import EngineApi
 from utd_fsm.errors import UTDClosedError, UTDConflictError, UTDStateError, UTDStreamException
-from utd_fsm.incoming import CallFollower, IncomingCalls
+from utd_fsm.incoming import IncomingCalls
 from utd_fsm.models import UTDCall, UTDCallPage, UTDCallStatus, UTDStreamType
 from utd_fsm.observe import Order
 from utd_fsm.portal import Lease, portal
+from utd_fsm.room import RoomOptions
 from utd_fsm.sessions.call import CallSession
 from utd_fsm.sessions.engine_calls import EngineCalls
 from utd_fsm.sessions.marks import plain, verb, wait
+from utd_fsm.sessions.room import livekit_room
 
 if TYPE_CHECKING:
     from utd_fsm.engine_api import Credentials
@@ -76,7 +79,6 @@ class ClientCore:
         self._timing = _timing
         self._credentials: Credentials | None = None
         self._incoming: IncomingCalls | None = None
-        self._follower: CallFollower | None = None
         self._sessions: dict[int, CallSession] = {}
         self._lease: Lease | None = None
         self._farewell: Callable[[], None] | None = None
@@ -93,7 +95,7 @@ class ClientCore:
     def after_fork(self) -> None:
         """In a forked child: the identity stays, connections and sessions are the parent's."""
         self.pid = os.getpid()
-        self._incoming = self._follower = self._lease = self._farewell = None
+        self._incoming = self._lease = self._farewell = None
         self._sessions = {}
 
     async def perform(self, method: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
@@ -168,7 +170,7 @@ class ClientCore:
         if warming is not None:
             # The native library takes half a second to load: here it costs nobody a call.
             await asyncio.shield(warming)
-        await self._stop_hearing()
+        self._stop_hearing()
         self._credentials = credentials
         if receive_calls:
             self._hearing().start()
@@ -206,14 +208,16 @@ class ClientCore:
         session = CallSession(
             kind,
             engine=EngineCalls(portal(), self._api, credentials),
-            watch=self._follow_call,
+            watch=partial(_follow, self._api, credentials),
             identity=credentials.identity,
             microphone=microphone,
             camera=camera,
-            adaptive_stream=adaptive_stream,
-            dynacast=dynacast,
+            options=RoomOptions(
+                adaptive_stream=validation.boolean(adaptive_stream, "adaptive_stream"),
+                dynacast=validation.boolean(dynacast, "dynacast"),
+            ),
             asynchronous=self._asynchronous,
-            room_factory=self._room_factory,
+            room_factory=self._room_factory or livekit_room,
             timing=self._timing,
             on_disposed=self._forget,
         )
@@ -334,15 +338,10 @@ class ClientCore:
             self._incoming = IncomingCalls(portal(), self._api, self._signed_in("incoming_calls"), sender=self.public)
         return self._incoming
 
-    async def _stop_hearing(self) -> None:
+    def _stop_hearing(self) -> None:
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
-            await incoming.close()
-
-    def _follow_call(self, call_id: str, callback: Callable[[UTDCall], None]) -> Callable[[], None]:
-        if self._follower is None:
-            self._follower = CallFollower(portal(), self._api)
-        return self._follower.follow(self._signed_in("call"), call_id, callback)
+            incoming.close()
 
     # ------------------------------------------------------------------ the end
 
@@ -353,9 +352,7 @@ class ClientCore:
             return
         self._closed = True
         await self._end_sessions()
-        await self._stop_hearing()
-        if self._follower is not None:
-            await self._follower.close()
+        self._stop_hearing()
         self._api.close()
         if self._farewell is not None:
             self._farewell()
@@ -399,6 +396,12 @@ class ClientCore:
                 f"{event}: nobody is signed in; call authenticate(identity) first", state="signed_out", event=event
             )
         return self._credentials
+
+
+def _follow(
+    api: EngineApi, credentials: Credentials, call_id: str, callback: Callable[[UTDCall], None]
+) -> Callable[[], None]:
+    return CallWatch(portal(), api, credentials, call_id, callback).close
 
 
 async def _warm_up() -> None:

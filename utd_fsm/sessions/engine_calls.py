@@ -1,4 +1,4 @@
-"""The call routes for one signed-in device, awaitable: each request runs on the REST executor, never on the loop thread."""
+"""The call routes for one signed-in device, awaitable: each request runs in a REST thread, never on the loop thread."""
 
 from __future__ import annotations
 

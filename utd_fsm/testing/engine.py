@@ -10,12 +10,16 @@ import secrets
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from utd_fsm import wire
 from utd_fsm.local.engine.settings import EngineSettings
 from utd_fsm.local.ports import free_port
 from utd_fsm.local.processes import EngineProcess, ExternalMedia, MediaProcess
+
+if TYPE_CHECKING:
+    from utd_fsm.client import UTDStreamClient
+    from utd_fsm.testing.peer import Peer
 
 
 class LocalEngine:
@@ -98,6 +102,26 @@ class LocalEngine:
         Raises: UTDConnectionError: it did not come back.
         """
         self.process.restart(hard=hard)
+
+    def client(self) -> UTDStreamClient:
+        """A new client for this engine; nobody is signed in yet. Close it."""
+        from utd_fsm.client import UTDStreamClient
+
+        return UTDStreamClient(self.app_id, self.app_key, base_url=self.base_url)
+
+    def peer(self, identity: str, **options: Any) -> Peer:
+        """Somebody to call: a second party that answers by itself, inside a ``with``.
+
+        Args:
+            identity: who it is.
+            options: as `Peer`: ``on_call``, ``microphone``, ``camera``, ``hang_up_after``, ``name``, ``device_id``.
+
+        Raises:
+            UTDInputError: an option is wrong.
+        """
+        from utd_fsm.testing.peer import Peer
+
+        return Peer(self.client(), identity, **options)
 
     def close(self) -> None:
         """Stop both and remove what they kept. Idempotent."""

@@ -121,7 +121,7 @@ class Peer:
         except UTDStreamException as error:
             _log.info("peer %s: %s", self.identity, error)
             self.errors.append(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told in `errors`
             _log.exception("peer %s", self.identity)
             self.errors.append(error)
 
