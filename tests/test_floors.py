@@ -42,6 +42,8 @@ FLOORS: dict[str, int] = {
     "engine_requests": 4,
     "engine_api": 4,
     "engine_socket": 4,
+    "call_feed": 4,
+    "call_watch": 4,
     "incoming": 4,
     "webhooks": 4,
     "room": 4,

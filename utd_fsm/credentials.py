@@ -10,10 +10,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import UTDInputError, UTDTimeoutError
 from .models import UTDSessionInfo
+
+if TYPE_CHECKING:
+    from .call_feed import CallFeed
 
 
 class Credentials:
@@ -33,6 +36,7 @@ class Credentials:
         "_lock",
         "_mint",
         "device_id",
+        "feed",
         "identity",
         "name",
     )
@@ -40,6 +44,8 @@ class Credentials:
     identity: str
     name: str | None
     device_id: str
+    feed: CallFeed | None
+    """What is heard of this identity's calls; `call_feed.feed_of` keeps it here, one for all its sessions."""
 
     def __init__(
         self,
@@ -53,6 +59,7 @@ class Credentials:
         self.identity = identity
         self.name = name
         self.device_id = device_id
+        self.feed = None
         self._info = info
         self._mint = mint
         self._lock = threading.Lock()
@@ -105,6 +112,7 @@ class Credentials:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+        self.feed = None
 
 
 _alive: weakref.WeakSet[Credentials] = weakref.WeakSet()

@@ -363,11 +363,11 @@ class EngineApi:
     ) -> UTDCallTicket:
         data = self._requests.perform(ask, deadline=deadline)
         reader = wire.Reader(data, ask.route)
-        reader.text("token"), reader.text("url")
+        url, token = reader.text("url"), reader.text("token")
         if record is None and not wire.is_whole(reader.data):
             # Read after the answer, it is newer than anything the short answer could add.
             record = self.call(cred, call_id, deadline=deadline)
-            return UTDCallTicket(call=record, url=reader.text("url"), token=reader.text("token"))
+            return UTDCallTicket(call=record, url=url, token=token)
         return wire.read_ticket(data, ask.route, record=record)
 
 
