@@ -476,10 +476,12 @@ async def test_only_a_moderators_mute_is_told(backend: Backend) -> None:
     assert await mine.wait(LocalTrackMuted) == LocalTrackMuted(MICROPHONE, True)
     assert publication.muted
     await theirs.until(lambda: track.muted)
+    await backend.set_room_metadata("a marker: LiveKit says it twice, and the second time mutes again")
+    await mine.wait(RoomMetadataChanged)
     await publication.set_muted(False)
     await theirs.until(lambda: not track.muted)
     await backend.set_room_metadata("a marker after the mutes")
-    await mine.wait(RoomMetadataChanged)
+    await mine.wait(RoomMetadataChanged, lambda event: event.metadata == "a marker after the mutes")
     assert len(mine.of(LocalTrackMuted)) == 1
 
 

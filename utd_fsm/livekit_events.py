@@ -220,6 +220,8 @@ class LiveKitEvents:
         self._post(Reconnecting())
 
     def _on_reconnected(self) -> None:
+        for publication in self._publications:
+            publication.link_mended()
         self._post(Reconnected())
         # The participant's info is replaced without an event in a full reconnect (fact 28: read again).
         self._look_at_permission()

@@ -121,16 +121,23 @@ class LiveKitPublication:
     def saw_muted(self, muted: bool) -> bool:
         """Fold LiveKit's word on it; returns whether somebody else did it.
 
-        Our own mute comes back as one event, a moderator's as two (measured on both servers).
+        Our own mute comes back as one event, a moderator's as two, some milliseconds apart. While our own is still to
+        come back, the other's is older than it and means nothing; after that it is the truth, a second event too: it
+        then really muted the track again (both measured on both servers).
         """
-        if muted in self._own_mutes:
-            while self._own_mutes.popleft() != muted:
-                pass
+        if self._own_mutes:
+            if muted in self._own_mutes:
+                while self._own_mutes.popleft() != muted:
+                    pass
             return False
         if muted == self._muted:
             return False
         self._muted = muted
         return True
+
+    def link_mended(self) -> None:
+        """What was to come back may have been lost with the link."""
+        self._own_mutes.clear()
 
     async def drained(self) -> None:
         """Nothing waits in a track without a queue."""
