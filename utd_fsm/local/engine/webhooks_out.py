@@ -67,8 +67,9 @@ class Webhooks:
             return
         for hook in self._store.hooks(self._last):
             self._last = hook.id
-            before, mine = self._tails.get(hook.subject), asyncio.Event()
-            self._tails[hook.subject] = mine
+            before, mine = None, asyncio.Event()
+            if hook.attempt == 1:  # one that waits for its next attempt, perhaps long, holds nobody up
+                before, self._tails[hook.subject] = self._tails.get(hook.subject), mine
             task = asyncio.get_running_loop().create_task(self._deliver(hook, before, mine), name=f"webhook-{hook.id}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
