@@ -440,13 +440,11 @@ class CallSession(BaseSession):
             if entering.done():
                 entering.result()
                 return
-        except asyncio.CancelledError:
-            driver.hang_up()
-            raise
-        except UTDStreamException as error:
-            if driver.view.is_final:
-                return
-            error.call_id = error.call_id or driver.call_id
+        except BaseException as error:
+            if isinstance(error, UTDStreamException):
+                if driver.view.is_final:
+                    return
+                error.call_id = error.call_id or driver.call_id
             driver.hang_up()
             raise
         finally:

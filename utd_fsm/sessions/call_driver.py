@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID, uuid5
 
 from utd_fsm import wire
 from utd_fsm.errors import (
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from utd_fsm.machines import Runner
 
 log = logging.getLogger("utd_fsm.call")
+
+_KEYS = UUID("5f0c1b6e-8f0e-5c39-9d55-3a0f1e0c7a11")
+"""The namespace in which an application's idempotency key is a uuid. Never change it: a task may be redelivered."""
 
 
 class CallEngine(Protocol):
@@ -175,7 +179,8 @@ class CallDriver:
                 then withdrawing, and ends the call should it exist.
         """
         # A key of its own: an application's key may be used by another process, whose verbs count from 1 as well.
-        self._create_key = Order(key).next()
+        # The engine knows keys as uuids: any text an application has is one, always the same.
+        self._create_key = Order(str(uuid5(_KEYS, key)) if key is not None else None).next()
         self._step("dial")
         self._requesting = self._tasks.spawn(self._create(callee, type, callee_name, metadata), name="utd-create")
         return await self._follow_request()
