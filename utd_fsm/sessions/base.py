@@ -24,7 +24,7 @@ from utd_fsm.sessions.sources import check_recipe
 
 if TYPE_CHECKING:
     from utd_fsm.media import AudioFrame, AudioSource, VideoFrame, VideoSource
-    from utd_fsm.media.outgoing import PlayingCore
+    from utd_fsm.media.playing import PlayingCore
     from utd_fsm.media.recording import RecorderCore
     from utd_fsm.models import UTDRecording
     from utd_fsm.streams import Feed
@@ -212,17 +212,10 @@ class BaseSession(SessionCore):
             UTDInputError: an argument is wrong.
             UTDTimeoutError: while iterating, a gap was longer.
         """
-        if size is not None:
-            if not isinstance(size, tuple) or len(size) != 2:
-                raise UTDInputError(f"size: {size!r}; allowed: (width, height) in pixels, or None")
-            size = (
-                validation.integer(size[0], "size[0]", least=1, most=16_384),
-                validation.integer(size[1], "size[1]", least=1, most=16_384),
-            )
         return self._heard("watch").video(
             None if identity is None else validation.identity(identity),
             source=validation.enum(UTDTrackSource, source, "source"),
-            size=size,
+            size=_checked_size(size),
             timeout=validation.timeout(timeout),
         )
 
@@ -325,6 +318,8 @@ class BaseSession(SessionCore):
         if first:
             self.events.finish()
             self._finish_observables(lambda: UTDClosedError("the session is disposed"))
+            if self._on_disposed is not None:
+                self._on_disposed(self)
 
     # ---------------------------------------------------------------------------------------------- for the facades
 
@@ -376,3 +371,12 @@ class BaseSession(SessionCore):
     def is_alive(self) -> bool:
         """Whether it is in a room, or on its way into one. Any thread."""
         return self.connection.value not in (UTDConnectionState.DISCONNECTED, UTDConnectionState.FORCE_EXIT)
+
+
+def _checked_size(size: object) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise UTDInputError(f"size: {size!r}; allowed: (width, height) in pixels, or None for the largest")
+    width, height = (validation.integer(one, "size", least=1, most=16_384) for one in size)
+    return width, height

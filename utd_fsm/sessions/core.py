@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from utd_fsm import signals, validation
 from utd_fsm.dispatcher import dispatcher
-from utd_fsm.errors import UTDClosedError, UTDConnectionError, UTDStateError, UTDStreamException
+from utd_fsm.errors import UTDClosedError, UTDConnectionError, UTDInputError, UTDStateError, UTDStreamException
 from utd_fsm.models import UTDChatMessage, UTDConnectionState, UTDParticipant, UTDSpeaker, UTDStreamType, UTDTrackSource
 from utd_fsm.observable import AsyncObservable, BaseObservable, Observable
 from utd_fsm.portal import Lease, portal
@@ -84,6 +84,7 @@ class SessionCore(SessionHooks):
         camera: VideoSource | None = None,
         timing: Timing | None = None,
         portal_: Portal | None = None,
+        on_disposed: Callable[[Any], None] | None = None,
     ) -> None:
         """Any thread.
 
@@ -97,6 +98,7 @@ class SessionCore(SessionHooks):
             camera: what the camera sends; None is the test pattern.
             timing: seconds.
             portal_: the portal; None is this process's.
+            on_disposed: called with the session once it is disposed, on the loop thread.
 
         Raises:
             UTDInputError: a source that is none, or a camera where there is no video.
@@ -117,8 +119,9 @@ class SessionCore(SessionHooks):
         self._news: asyncio.Event | None = None
         self._tracks: set[str] = set()
         self._disposed = False
-        if camera is not None:
-            self._refuse_video("camera")
+        self._on_disposed = on_disposed
+        if camera is not None and kind is not None and not kind.has_video:
+            raise UTDInputError(f"camera: there is no video in a session of type {kind}; leave it out")
         self.events = RoomEventsCore()
         self.connection = self._observable(UTDConnectionState.DISCONNECTED, "connection", signals.connection_changed)
         self.connected = self._observable(False, "connected")

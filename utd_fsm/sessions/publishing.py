@@ -104,6 +104,7 @@ class SourceDriver:
         self._lane: _Lane | None = None
         self._linked = False
         self._granted: bool | None = None
+        self._joined_at = 0.0
         self._publication: Publication | None = None
         self._epoch = 0
         self._waiters: list[asyncio.Future[None]] = []
@@ -206,6 +207,7 @@ class SourceDriver:
         """
         if self._lane is None or self._lane.room is not room:
             self._lane = _Lane(room)
+        self._joined_at = asyncio.get_running_loop().time()
         self._linked, self._granted = True, granted
         if self.state == "on" and self._media is not None:
             self._media.resume()
@@ -216,13 +218,19 @@ class SourceDriver:
         self._watch_grant()
 
     def reading(self, granted: bool) -> None:
-        """A later reading of the grant, while steadily connected. One that falls was taken away."""
+        """A later reading of the grant, while connected. One that falls was taken away.
+
+        Not so right after a return (`Timing.first_reading`): LiveKit may say that it is back before it says what the
+        server still knows, so that still belongs to the first reading.
+        """
         if not self._linked or granted == self._granted:
             return
         self._granted = granted
         if granted:
             self._send("saw_clear")
-        elif self.state != "waiting":
+        elif asyncio.get_running_loop().time() < self._joined_at + self._timing.first_reading:
+            self._send("saw_blocked")
+        else:
             lost = UTDPermissionError(f"the permission to publish the {self.source} was taken away")
             self._send("saw_revoked", lost)
         self._watch_grant()

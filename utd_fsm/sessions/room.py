@@ -1,8 +1,8 @@
 """The session of a media room by itself: a URL and a token, no engine. Loop thread only.
 
-The facades are `utd_fsm.client.UTDRoom` and `utd_fsm.aio.UTDRoom`. The rules are those of every session (`BaseSession`),
-but for two: nobody tells whether a grant will come, so a source that is switched on waits for it; and data messages
-are the application's, whatever they look like.
+The facades are `utd_fsm.client.UTDRoom` and `utd_fsm.aio.UTDRoom`. The rules are those of every session
+(`BaseSession`), but for two: nobody tells whether a grant will come, so a source that is switched on waits for it; and
+data messages are the application's, whatever they look like.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class RoomSession(BaseSession):
         self,
         data: bytes,
         reliable: bool = True,
-        destination_identities: Sequence[str] | None = None,
-        *,
         to: Sequence[str] | None = None,
+        *,
+        destination_identities: Sequence[str] | None = None,
         topic: str | None = None,
     ) -> None:
         """Send a data message. While the link is mended it waits for the link.
@@ -119,9 +119,8 @@ class RoomSession(BaseSession):
         Args:
             data: at most 60 KiB.
             reliable: repeated until it arrives, in order; otherwise sent once.
-            destination_identities: who gets it; None and an empty list are everybody. Who is not listed yet is not
-                refused, since the list lags.
-            to: the same, under the name that the other sessions have for it.
+            to: identities; None and an empty list are everybody. Who is not listed yet is not refused: the list lags.
+            destination_identities: the same, under LiveKit's name for it.
             topic: a name for the kind of message, up to 255 characters.
 
         Raises:

@@ -27,6 +27,8 @@ class Timing:
     """At most for the owner's look before a removal counts, and for reading the engine again after a rejoin."""
     grant: float = 10.0
     """In the room without the grant before a wanted source gives up."""
+    first_reading: float = 2.0
+    """After a return a grant that is found missing was forgotten, not taken away: LiveKit may tell it a little late."""
     farewell: float = 3.0
     """How long leaving waits for LiveKit's goodbye; it goes on in the background."""
     settle: float = 4.0
