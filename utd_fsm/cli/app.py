@@ -44,6 +44,9 @@ def configure_logging(level: Verbosity) -> None:
     )
     for noisy in ("aioice", "aiortc", "asyncio", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if level is Verbosity.WARNING:
+        # The native client reports every hang-up as channels that "closed unexpectedly".
+        logging.getLogger("livekit").setLevel(logging.CRITICAL)
 
 
 @app.command()

@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from utd_fsm import signals
 from utd_fsm.client import UTDCallSession, UTDStreamClient
 from utd_fsm.errors import UTDInputError, UTDStreamException
 from utd_fsm.machines import CallRecord
@@ -108,6 +109,7 @@ def following(call: UTDCallSession, party: Party, show: Show) -> Iterator[None]:
     try:
         yield
     finally:
+        signals.drain(10.0)  # what was announced is on its way to the receiver, on the signals thread
         call.status.changed.disconnect(on_status)
 
 
