@@ -128,7 +128,11 @@ class WavWriter:
         self._file = path.open("wb", buffering=0)
         self.samples = 0
         """Samples written so far."""
-        self._write_header()
+        try:
+            self._write_header()
+        except OSError:
+            self._file.close()
+            raise
 
     def write(self, samples: Samples) -> int:
         """Append; returns how many samples still fitted into what a WAV file can hold.
