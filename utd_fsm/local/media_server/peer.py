@@ -149,7 +149,11 @@ class Peer:
         sections = sdp.parse(text)
         if not sections:
             return
+        if self._gone:
+            return
         lines, candidates = await self.publishing.local_lines("active")
+        if self._gone:  # left, or was shown out, while the candidates were gathered
+            return
         answers: list[list[str]] = []
         fresh = []
         carried: dict[str, str] = {}

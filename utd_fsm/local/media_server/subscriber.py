@@ -163,6 +163,8 @@ class OfferingSubscriber(Subscriber):
     async def _offer(self) -> None:
         await asyncio.sleep(0)  # changes of the same moment share one offer
         self._stale = False
+        if self.peer.is_gone:
+            return
         transport = self.peer.receiving_transport()
         lines, candidates = await transport.local_lines("actpass")
         sections = []

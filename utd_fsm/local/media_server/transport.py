@@ -127,12 +127,12 @@ class Transport:
     async def _gather(self) -> None:
         """Candidates of one address only: aioice itself would take every interface but loopback."""
         connection = self._connection
-        if not connection._local_candidates_start:
-            connection._local_candidates_start = True
-            connection._local_candidates += await connection.get_component_candidates(
-                component=1, addresses=[self._host]
-            )
-            connection._local_candidates_end = True
+        async with self._gathering:
+            if not connection._local_candidates_start and not self._closed:
+                connection._local_candidates_start = True
+                found = await connection.get_component_candidates(component=1, addresses=[self._host])
+                connection._local_candidates += found
+                connection._local_candidates_end = True
 
     def start(self, section: Section, role: str, sctp_port: int | None) -> None:
         """Begins to connect, or follows the client's ICE restart.
@@ -247,7 +247,8 @@ class Transport:
         if self._sctp is not None:
             await self._sctp.stop()
         await self._dtls.stop()
-        await self._ice.stop()
+        async with self._gathering:  # sockets that are just being opened are closed, too
+            await self._ice.stop()
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         label = channel.label
