@@ -37,6 +37,8 @@ PASSED_ON: Final = frozenset(
 """What of LiveKit's webhooks the application's backend is told, too."""
 ASK_AGAIN: Final = 2.0
 """Seconds until a media server that could not be asked is asked again."""
+MID_JOIN: Final = 2.0
+"""Seconds a room's deletion waits for a join under way."""
 _REMEMBER: Final = 4096
 
 
@@ -158,9 +160,20 @@ class Books:
     async def _remove_stray(self, name: str, call: UTDCall | None) -> None:
         """A room that has no right to be: its call is over, or was never ours."""
         if call is not None or self._settings.sole_owner:
-            await self._api.delete_room(name)
+            await self._delete(name)
             if call is not None:
                 self._store.set_cleared(name)
+
+    async def _delete(self, name: str) -> None:
+        """Delete a room, but nobody in the middle of a join: LiveKit's client does not notice that, tries three times
+        more, 15 s each, and makes the room anew each time (measured on both servers). Once in, it goes at once."""
+        until = time.monotonic() + MID_JOIN
+        while time.monotonic() < until:
+            there = await self._api.participants(name)
+            if all(who.state == models.ParticipantInfo.State.ACTIVE for who in there):
+                break
+            await asyncio.sleep(0.03)
+        await self._api.delete_room(name)
 
     async def _is_there(self, call: UTDCall, who: models.ParticipantInfo) -> None:
         """Somebody is in the room: a party with the right permission, or out."""
@@ -220,7 +233,7 @@ class Books:
 
     async def _clear(self, name: str) -> None:
         async with self._writing(name):
-            await self._api.delete_room(name)
+            await self._delete(name)
             self._store.set_cleared(name)
 
     # --- when
