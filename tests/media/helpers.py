@@ -164,7 +164,7 @@ class FakeTrack:
     ) -> None:
         self.sid = sid
         self.identity = identity
-        self.kind = kind
+        self.kind: Literal["audio", "video"] = kind
         self.source = source or (UTDTrackSource.MICROPHONE if kind == "audio" else UTDTrackSource.CAMERA)
         self.opened: list[tuple[int, int]] = []
         self.streams: list[FakeFrames[Any]] = []

@@ -14,8 +14,7 @@ import numpy as np
 
 from utd_fsm.errors import UTDClosedError, UTDStreamException
 from utd_fsm.media.arrays import fitted
-from utd_fsm.media.outgoing import CLOSE_LIMIT, Tasks, close_within
-from utd_fsm.media.pulling import Puller
+from utd_fsm.media.pulling import CLOSE_LIMIT, Puller, Tasks, close_within
 from utd_fsm.media.video_sources import TestPattern, VideoReader, VideoSource, require_video_source
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from utd_fsm import validation
 from utd_fsm.errors import UTDInputError, UTDStateError, UTDStreamException
 from utd_fsm.media.frames import AudioFrame, VideoFrame, mark_audio, mark_video
-from utd_fsm.media.outgoing import Tasks
+from utd_fsm.media.pulling import Tasks
 from utd_fsm.media.recording import RecorderCore
 from utd_fsm.media.sources import check_channels, check_rate
 from utd_fsm.models import UTDTrackSource

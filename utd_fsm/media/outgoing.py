@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utd_fsm import validation
 from utd_fsm.errors import UTDClosedError, UTDStreamException
 from utd_fsm.media.arrays import saturated
+from utd_fsm.media.camera import Camera
 from utd_fsm.media.frames import CHUNK, RATE
 from utd_fsm.media.playing import PlayingCore
-from utd_fsm.media.pulling import Puller
+from utd_fsm.media.pulling import CLOSE_LIMIT, Puller, Tasks, close_within
 from utd_fsm.media.sources import AudioReader, AudioSource, require_audio_source
 
 if TYPE_CHECKING:
     from utd_fsm.room import Publication, Samples
+
+__all__ = ["Camera", "Microphone", "PlayingCore"]
 
 _log = logging.getLogger("utd_fsm.media")
 
@@ -32,15 +34,6 @@ QUEUED_CHUNKS = 10
 """Pieces of 20 ms that are pulled ahead."""
 TRACK_QUEUE = RATE // 10
 """Samples a track queues before it makes us wait (`Publication.capture`: about 100 ms)."""
-CLOSE_LIMIT = 1.0
-"""Seconds that closing waits for threads and captures at most."""
-
-
-class Tasks(Protocol):
-    """Where background work is put (the portal)."""
-
-    def spawn(self, coro: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run it beside the others, and hold it."""
 
 
 class Microphone:
@@ -304,20 +297,3 @@ def _pull(source: AudioSource, *, log_errors: bool) -> Puller[Samples]:
 def _read(reader: AudioReader) -> tuple[Samples | None, bool]:
     chunk = reader.read(CHUNK)
     return (chunk if len(chunk) else None), len(chunk) < CHUNK
-
-
-async def close_within(limit: float, pumps: set[asyncio.Task[Any]], pullers: list[Puller[Any]]) -> None:
-    """Wait for pumps and pulling threads to end; cancel the former and leave the latter alone after `limit` seconds."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + limit
-    if pumps:
-        done_or_not = set(pumps)
-        await asyncio.wait(done_or_not, timeout=limit)
-        for pump in done_or_not:
-            pump.cancel()
-    while any(puller.pulling for puller in pullers) and loop.time() < until:  # noqa: ASYNC110 - a thread's end cannot be awaited
-        await asyncio.sleep(0.005)
-    stuck = sum(puller.pulling for puller in pullers)
-    if stuck:
-        _log.warning("a source did not return within %g s; its thread is left to it", limit)
-    pullers.clear()

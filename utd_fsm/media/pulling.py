@@ -7,15 +7,28 @@ blocks for ever can hold up its thread and nothing else: it is a daemon, and nob
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
 _log = logging.getLogger("utd_fsm.media")
+
+
+CLOSE_LIMIT = 1.0
+"""Seconds that closing waits for threads and captures at most."""
+
+
+class Tasks(Protocol):
+    """Where background work is put (the portal)."""
+
+    def spawn(self, coro: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run it beside the others, and hold it."""
+        ...
 
 
 class Puller(Generic[T]):
@@ -137,3 +150,20 @@ class Puller(Generic[T]):
             self._close()
         except Exception:  # noqa: BLE001 - it may be the caller's code, and nobody waits for it
             _log.exception("closing %s failed", self._what)
+
+
+async def close_within(limit: float, pumps: set[asyncio.Task[Any]], pullers: list[Puller[Any]]) -> None:
+    """Wait for pumps and pulling threads to end; cancel the former and leave the latter alone after `limit` seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + limit
+    if pumps:
+        done_or_not = set(pumps)
+        await asyncio.wait(done_or_not, timeout=limit)
+        for pump in done_or_not:
+            pump.cancel()
+    while any(puller.pulling for puller in pullers) and loop.time() < until:  # noqa: ASYNC110 - a thread's end cannot be awaited
+        await asyncio.sleep(0.005)
+    stuck = sum(puller.pulling for puller in pullers)
+    if stuck:
+        _log.warning("a source did not return within %g s; its thread is left to it", limit)
+    pullers.clear()
