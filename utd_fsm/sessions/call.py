@@ -56,7 +56,6 @@ class CallSession(BaseSession):
         *,
         engine: CallEngine,
         watch: Watch,
-        on_disposed: Callable[[CallSession], None] = lambda session: None,
         call_timing: CallTiming | None = None,
         **core: Any,
     ) -> None:
@@ -66,13 +65,11 @@ class CallSession(BaseSession):
             kind: ``audio_call`` or ``video_call``.
             engine: asks on behalf of this device.
             watch: follows a call's record.
-            on_disposed: told once, when the session is disposed.
             call_timing: seconds.
             core: as `SessionCore`.
         """
         super().__init__(kind=kind, **core)
         self._kind = kind
-        self._on_disposed = on_disposed
         self._engine = engine
         self._watch_call = watch
         self._call_timing = call_timing
@@ -288,7 +285,6 @@ class CallSession(BaseSession):
                 pass  # there was no call after all
         self._stop_following()
         await super().dispose()
-        self._on_disposed(self)
 
     # ------------------------------------------------------------------ waits
 

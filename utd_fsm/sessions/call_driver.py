@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from uuid import UUID, uuid5
 
 from utd_fsm import wire
@@ -37,6 +37,9 @@ log = logging.getLogger("utd_fsm.call")
 
 _KEYS = UUID("5f0c1b6e-8f0e-5c39-9d55-3a0f1e0c7a11")
 """The namespace in which an application's idempotency key is a uuid. Never change it: a task may be redelivered."""
+
+
+Outcome: TypeAlias = "tuple[UTDCallTicket | None, UTDStreamException | None]"
 
 
 class CallEngine(Protocol):
@@ -115,7 +118,7 @@ class CallDriver:
         self._decline_with = "reject"
         self._won = False
         self._settling: asyncio.Task[None] | None = None
-        self._requesting: asyncio.Task[UTDCallTicket | None] | None = None
+        self._requesting: asyncio.Task[Outcome] | None = None
         self._looking: asyncio.Task[None] | None = None
         self.role: Party = role
         self.call_id = call_id
@@ -182,7 +185,9 @@ class CallDriver:
         # The engine knows keys as uuids: any text an application has is one, always the same.
         self._create_key = Order(str(uuid5(_KEYS, key)) if key is not None else None).next()
         self._step("dial")
-        self._requesting = self._tasks.spawn(self._create(callee, type, callee_name, metadata), name="utd-create")
+        self._requesting = self._tasks.spawn(
+            _outcome(self._create(callee, type, callee_name, metadata)), name="utd-create"
+        )
         return await self._follow_request()
 
     async def _create(
@@ -217,7 +222,7 @@ class CallDriver:
             UTDStreamException: refused, or unknown: the view is then ending, and gives back what it may have won.
         """
         self._step("accept")
-        self._requesting = self._tasks.spawn(self._accept(), name="utd-accept")
+        self._requesting = self._tasks.spawn(_outcome(self._accept()), name="utd-accept")
         ticket = await self._follow_request()
         assert ticket is not None
         return ticket
@@ -242,13 +247,14 @@ class CallDriver:
     async def _follow_request(self) -> UTDCallTicket | None:
         """Wait for the request under way. Whoever stops waiting hangs up; the request itself is never torn apart."""
         assert self._requesting is not None
-        request = self._requesting
         try:
-            return await asyncio.shield(request)
+            ticket, error = await asyncio.shield(self._requesting)
         except asyncio.CancelledError:
-            request.add_done_callback(lambda task: task.cancelled() or task.exception())  # it has been answered for
             self.hang_up()
             raise
+        if error is not None:
+            raise error
+        return ticket
 
     async def ring(self) -> UTDCall:
         """Tell the engine that this device rings. No wish: nothing that is legal changes while it is under way."""
@@ -438,6 +444,14 @@ class CallDriver:
         if self.role == "caller" or (self.known is not None and self.known.standing == "active"):
             return "end"
         return self._decline_with
+
+
+async def _outcome(request: Coroutine[Any, Any, UTDCallTicket | None]) -> Outcome:
+    """What a request came to, as a value: whoever asked may have stopped waiting, and a refusal is no fault of ours."""
+    try:
+        return await request, None
+    except UTDStreamException as error:
+        return None, error
 
 
 def _out_of_reach(error: UTDStreamException) -> bool:
