@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from livekit import api, rtc
@@ -195,7 +196,7 @@ async def test_the_service_subscribes_and_unsubscribes(house: Studio) -> None:
     alice, bob = await house.join("alice"), await house.join("bob")
     microphone = await house.tone(alice, 440)
     await bob.subscribed(microphone.sid)
-    request = {"room": "room", "identity": "bob", "track_sids": [microphone.sid]}
+    request: dict[str, Any] = {"room": "room", "identity": "bob", "track_sids": [microphone.sid]}
     await house.lk.room.update_subscriptions(api.UpdateSubscriptionsRequest(**request, subscribe=False))
     assert _receives(house, "bob") == []
     await house.lk.room.update_subscriptions(api.UpdateSubscriptionsRequest(**request, subscribe=True))

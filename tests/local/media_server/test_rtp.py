@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import pytest
@@ -15,9 +16,17 @@ from utd_fsm.local.media_server.tracks import IncomingStream
 
 
 def packet(
-    payload: bytes = b"x", *, payload_type: int = 96, sequence: int = 1, timestamp: int = 2, ssrc: int = 3, extension: bytes = b"",
-    profile: int = 0xBEDE, sources: tuple[int, ...] = (), marker: bool = False,
-) -> bytes:  # fmt: skip
+    payload: bytes = b"x",
+    *,
+    payload_type: int = 96,
+    sequence: int = 1,
+    timestamp: int = 2,
+    ssrc: int = 3,
+    extension: bytes = b"",
+    profile: int = 0xBEDE,
+    sources: tuple[int, ...] = (),
+    marker: bool = False,
+) -> bytes:
     """A packet with these fields; `extension` is padded to whole words."""
     first = 0x80 | (0x10 if extension else 0) | len(sources)
     head = struct.pack("!BBHII", first, marker << 7 | payload_type, sequence, timestamp, ssrc)
@@ -185,9 +194,9 @@ def test_layer_switches_leave_no_trace_in_the_numbers(
                 assert key
             current.append(layer)
     sequences = [rtp.sequence_of(data) for data in receiver.packets]
-    assert all((later - earlier) & 0xFFFF == 1 for earlier, later in zip(sequences, sequences[1:], strict=False))
+    assert all((later - earlier) & 0xFFFF == 1 for earlier, later in itertools.pairwise(sequences))
     stamps = [rtp.timestamp_of(data) for data in receiver.packets]
-    assert all(0 < (later - earlier) & 0xFFFFFFFF < 2**31 for earlier, later in zip(stamps, stamps[1:], strict=False))
+    assert all(0 < (later - earlier) & 0xFFFFFFFF < 2**31 for earlier, later in itertools.pairwise(stamps))
     assert {rtp.ssrc_of(data) for data in receiver.packets} <= {4242}
 
 

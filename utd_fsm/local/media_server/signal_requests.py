@@ -53,7 +53,11 @@ def _answer(peer: Peer, answer: rtc.SessionDescription) -> None:
 
 
 async def _trickle(peer: Peer, trickle: rtc.TrickleRequest) -> None:
-    candidate = json.loads(trickle.candidateInit)
+    try:
+        candidate = json.loads(trickle.candidateInit)
+    except ValueError:
+        _log.debug("%s: a candidate that is none was dropped", peer.identity)
+        return
     transport = peer.transport(trickle.target)
     if transport is not None and isinstance(candidate, dict) and candidate.get("candidate"):
         await transport.add_candidate(str(candidate["candidate"]), candidate.get("sdpMid"))

@@ -74,8 +74,11 @@ def read_join(path: str, query: Mapping[str, str]) -> Join:
             client=models.ClientInfo(client_protocol=int(protocol) if protocol.isdigit() else 0),
         )
     try:
-        text = query["join_request"]
-        wrapped = rtc.WrappedJoinRequest.FromString(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        text = query["join_request"].rstrip("=")
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        if not packed:
+            raise ValueError("empty")
+        wrapped = rtc.WrappedJoinRequest.FromString(packed)
         raw = wrapped.join_request
         if wrapped.compression == rtc.WrappedJoinRequest.GZIP:
             raw = _gunzip(raw)
