@@ -184,30 +184,26 @@ if hasattr(os, "register_at_fork"):
 
 
 def _read(response: Response, until: float) -> Answer | Failure:
-    from requests.exceptions import ContentDecodingError, RequestException
-    from urllib3.exceptions import HTTPError
+    from urllib3.exceptions import DecodeError, HTTPError
 
+    status, raw = response.status_code, response.raw
+    # What has come so far, not a full chunk: a body that trickles must not hold the thread for hours.
+    read = getattr(raw, "read1", None) or raw.read
     body = bytearray()
     try:
-        for chunk in response.iter_content(_CHUNK):
+        while chunk := read(_CHUNK, decode_content=True):
             body += chunk
             if len(body) > MAX_BODY:
-                return Failure(
-                    f"an answer of more than {MAX_BODY} bytes",
-                    sent=True,
-                    again=False,
-                    malformed=True,
-                    status=response.status_code,
-                )
+                what = f"an answer of more than {MAX_BODY} bytes"
+                return Failure(what, sent=True, again=False, malformed=True, status=status)
             if time.monotonic() > until:
-                return Failure("the answer came too slowly", sent=True, timed_out=True, status=response.status_code)
-    except ContentDecodingError:
-        return Failure(
-            "a body that is not packed as it says", sent=True, again=False, malformed=True, status=response.status_code
-        )
-    except (RequestException, HTTPError, OSError, ValueError) as error:
-        return _failure(error, answered=response.status_code)
-    return Answer(response.status_code, response.headers, bytes(body))
+                return Failure("the answer came too slowly", sent=True, timed_out=True, status=status)
+    except DecodeError:
+        what = "a body that is not packed as it says"
+        return Failure(what, sent=True, again=False, malformed=True, status=status)
+    except (HTTPError, OSError, ValueError) as error:
+        return _failure(error, answered=status)
+    return Answer(status, response.headers, bytes(body))
 
 
 def _failure(error: BaseException, *, answered: int | None = None) -> Failure:

@@ -6,12 +6,15 @@ import math
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 
 from . import wire
 from .errors import UTDConflictError, UTDEngineError, UTDForbiddenError, UTDProtocolError, UTDStreamException
 from .http_pool import Answer, status_name
 from .scrub import foreign
+
+_LONGEST_WAIT: Final = 7 * 86400.0
+"""Seconds; an engine that asks for more says nothing that anybody could act on."""
 
 
 def refusal(answer: Answer, route: str) -> UTDStreamException:
@@ -74,4 +77,4 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             wait = max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
         except (ValueError, TypeError, OverflowError, IndexError):
             return None
-    return wait if math.isfinite(wait) and wait >= 0 else None
+    return wait if math.isfinite(wait) and 0 <= wait <= _LONGEST_WAIT else None

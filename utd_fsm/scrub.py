@@ -22,7 +22,6 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _APP_KEY = re.compile(r"\bpk_(?:live|test)_\w+|(?<![0-9A-Za-z_-])[0-9a-fA-F]{32}(?![0-9A-Za-z_-])")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 def scrub(text: str, *secrets: str) -> str:
@@ -51,8 +50,9 @@ def scrub(text: str, *secrets: str) -> str:
 def foreign(text: str, limit: int = 300) -> str:
     """A text that somebody else wrote, made fit for one line of a message: scrubbed, printable, at most `limit` long.
 
-    Control characters become a space, so that nobody forges lines in a log.
+    What cannot be printed becomes a blank, so that nobody forges lines in a log or turns its text around.
     """
     # Cut after scrubbing: half a token must not survive because its telling part was cut off.
-    clean = _CONTROL.sub(" ", scrub(text[: limit * 20])).strip()
+    scrubbed = scrub(text[: limit * 20])[: limit * 2]
+    clean = " ".join("".join(c if c.isprintable() else " " for c in scrubbed).split())
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -180,7 +180,7 @@ def seconds(value: object, what: str = "seconds") -> float | None:
     return checked
 
 
-def boolean(value: object, what: str) -> bool:
+def boolean(value: object, what: str = "value") -> bool:
     """True or False, and nothing that merely counts as one."""
     if not isinstance(value, bool):
         _refuse(what, _kind(value), "True or False")
