@@ -80,6 +80,8 @@ class FakePublication:
         self.broken = False
         self.frames: list[npt.NDArray[Any]] = []
         self.drains = 0
+        self.refusals = 0
+        self.capturing = 0
         self.playing_out = asyncio.Event()
         self.playing_out.set()
         self._room = asyncio.Semaphore(0)
@@ -89,8 +91,15 @@ class FakePublication:
 
     async def capture(self, frame: npt.NDArray[Any]) -> None:
         if self.broken:
+            self.refusals += 1
             raise UTDConnectionError("seeded")
-        await self._room.acquire()
+        self.capturing += 1
+        # LiveKit's source refuses a capture while another waits for room (InvalidState).
+        assert self.capturing == 1, "two captures at once"
+        try:
+            await self._room.acquire()
+        finally:
+            self.capturing -= 1
         if not self.closed:
             self.frames.append(frame.copy())
 

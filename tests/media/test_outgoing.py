@@ -238,19 +238,48 @@ async def test_an_exception_in_the_iterable_is_logged_once_and_counts_as_the_end
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_track_that_takes_no_more_is_left_and_the_next_one_works(
+async def test_a_track_that_refuses_is_asked_again_until_it_takes_the_same_piece(
     make: Callable[..., Microphone], caplog: pytest.LogCaptureFixture
 ) -> None:
+    mic = make(counting())
+    broken = FakePublication()
+    broken.broken = True
+    mic.start()
+    await until(lambda: mic._voice is not None)
+    mic.attach(broken)
+    await until(lambda: broken.refusals == 2)
+    broken.broken = False
+    heard = [number for number in numbers(await hear(mic, broken, 5)) if number]
+    assert heard == list(range(1, len(heard) + 1))
+    assert caplog.text.count("takes no sound") == 1
+
+
+async def test_a_track_that_refuses_is_left_for_the_next_one(make: Callable[..., Microphone]) -> None:
     mic = make(counting())
     broken, whole = FakePublication("TR_1"), FakePublication("TR_2")
     broken.broken = True
     mic.start()
     mic.attach(broken)
-    await until(lambda: "takes no more sound" in caplog.text, "the warning")
+    await until(lambda: broken.refusals)
     mic.detach()
     mic.attach(whole)
     await filled(mic._voice)
     assert sum(numbers(await whole.let(5))) > 0
+
+
+async def test_there_is_never_more_than_one_capture_at_a_time(make: Callable[..., Microphone]) -> None:
+    mic = make(counting())
+    publication = FakePublication()
+    mic.start()
+    mic.attach(publication)
+    await until(lambda: publication.capturing)
+    for _ in range(5):  # muted and unmuted while a piece waits for room
+        mic.pause()
+        mic.resume()
+        await asyncio.sleep(0)
+    assert publication.capturing == 1
+    heard = [number for number in numbers(await hear(mic, publication, 20)) if number]
+    assert heard == list(range(1, len(heard) + 1))
 
 
 # -------------------------------------------------------------------------------------------------------------- plays

@@ -309,12 +309,17 @@ async def test_an_exception_in_the_pictures_keeps_the_last_one(tasks: Tasks, cap
     await camera.aclose()
 
 
-async def test_a_broken_track_is_left(tasks: Tasks, caplog: pytest.LogCaptureFixture) -> None:
-    camera = Camera(tasks, TestPattern(64, 48))
+async def test_a_track_that_refuses_is_asked_again_and_the_log_says_so_once(
+    tasks: Tasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = Camera(tasks, TestPattern(64, 48, fps=60))
     publication = FakePublication()
     publication.broken = True
     camera.attach(publication)
-    await until(lambda: "takes no more pictures" in caplog.text)
+    await until(lambda: publication.refusals == 2)
+    publication.broken = False
+    await publication.let(2)
+    assert caplog.text.count("takes no pictures") == 1
     await camera.aclose()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from utd_fsm.errors import UTDClosedError, UTDStreamException
 from utd_fsm.media.arrays import fitted
-from utd_fsm.media.pulling import CLOSE_LIMIT, Puller, Tasks, close_within
+from utd_fsm.media.pulling import CLOSE_LIMIT, RETRY, Puller, Tasks, close_within
 from utd_fsm.media.video_sources import TestPattern, VideoReader, VideoSource, require_video_source
 
 if TYPE_CHECKING:
@@ -148,16 +148,19 @@ class Camera:
     async def _pump(self, publication: Publication, epoch: int) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
-        try:
-            while epoch == self._epoch and not publication.closed:
+        refused = False
+        while epoch == self._epoch and not publication.closed:
+            try:
                 await publication.capture(self._next())
-                due += 1 / self.fps
-                if due < loop.time() - _STALL:
-                    due = loop.time()  # after a stall no burst makes up for what nobody saw
-                await asyncio.sleep(max(0.0, due - loop.time()))
-        except UTDStreamException as error:
-            # The track is broken; the session hears of it from the room, and publishes a new one.
-            _log.warning("the camera's track takes no more pictures: %s", error)
+            except UTDStreamException as error:
+                if not refused:
+                    _log.warning("the camera's track takes no pictures: %s", error)
+                refused = True
+                due = loop.time() + RETRY
+            due += 1 / self.fps
+            if due < loop.time() - _STALL:
+                due = loop.time()  # after a stall no burst makes up for what nobody saw
+            await asyncio.sleep(max(0.0, due - loop.time()))
 
     def _next(self) -> Pixels:
         view = self._view

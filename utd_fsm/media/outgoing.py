@@ -20,7 +20,7 @@ from utd_fsm.media.arrays import saturated
 from utd_fsm.media.camera import Camera
 from utd_fsm.media.frames import CHUNK, RATE
 from utd_fsm.media.playing import PlayingCore
-from utd_fsm.media.pulling import CLOSE_LIMIT, Puller, Tasks, close_within
+from utd_fsm.media.pulling import CLOSE_LIMIT, RETRY, Puller, Tasks, close_within
 from utd_fsm.media.sources import AudioReader, AudioSource, require_audio_source
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Microphone:
         self._closed = False
         self._epoch = 0
         self._pumps: set[asyncio.Task[Any]] = set()
+        self._pumping: tuple[Publication, asyncio.Task[Any]] | None = None
         self._voice: Puller[Samples] | None = None
         self._retired: list[Puller[Any]] = []
         self._line: list[PlayingCore] = []
@@ -213,28 +214,45 @@ class Microphone:
             # The pump of before ends by itself after the piece in hand: cancelling a capture would lose its answer.
             self._epoch += 1
             if audible and self._publication is not None:
-                pump = self._tasks.spawn(self._pump(self._publication, self._epoch), name="utd-fsm-mic-pump")
+                before = self._pumping[1] if self._pumping and self._pumping[0] is self._publication else None
+                pump = self._tasks.spawn(self._pump(self._publication, self._epoch, before), name="utd-fsm-mic-pump")
+                self._pumping = self._publication, pump
                 self._pumps.add(pump)
                 pump.add_done_callback(self._pumps.discard)
 
-    async def _pump(self, publication: Publication, epoch: int) -> None:
+    async def _pump(self, publication: Publication, epoch: int, before: asyncio.Task[Any] | None) -> None:
         mine: list[PlayingCore] = []
         try:
+            if before is not None:
+                # A track takes one piece at a time: LiveKit refuses a second capture while one waits for room.
+                await asyncio.wait((before,))
             while epoch == self._epoch and not publication.closed:
                 chunk, ended = self._mixed()
                 mine += ended
-                await publication.capture(chunk)
+                await self._send(publication, epoch, chunk)
                 if any(not playing.over for playing in ended):
                     await publication.drained()
                     self._out(mine, everything=True)
                 self._out(mine)
             if mine:
                 await publication.drained()
-        except UTDStreamException as error:
-            # The track is broken; the session hears of it from the room, and publishes a new one.
-            _log.warning("the microphone's track takes no more sound: %s", error)
         finally:
             self._out(mine, everything=True)
+
+    async def _send(self, publication: Publication, epoch: int, chunk: Samples) -> None:
+        """Give the track one piece. One that refuses it is asked again until it is closed or replaced."""
+        refused = False
+        while not publication.closed:
+            try:
+                return await publication.capture(chunk)
+            except UTDStreamException as error:
+                if not refused:
+                    _log.warning("the microphone's track takes no sound: %s", error)
+                refused = True
+            if epoch != self._epoch:
+                return None
+            await asyncio.sleep(RETRY)
+        return None
 
     def _out(self, ended: list[PlayingCore], *, everything: bool = False) -> None:
         """A piece was sent: those whose last sample is out by now are finished."""

@@ -23,6 +23,10 @@ CLOSE_LIMIT = 1.0
 """Seconds that closing waits for threads and captures at most."""
 
 
+RETRY = 0.2
+"""Seconds until a track that refused a frame is asked again."""
+
+
 class Tasks(Protocol):
     """Where background work is put (the portal)."""
 
