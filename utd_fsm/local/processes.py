@@ -53,6 +53,7 @@ class ChildProcess(ABC):
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._said_ready = threading.Event()
         self._inner_pid: int | None = None
+        self._has_run = False
 
     # --- what each server does its own way
 
@@ -97,10 +98,11 @@ class ChildProcess(ABC):
             for left in reversed(range(_TRIES)):
                 self._spawn()
                 if self._wait_until_ready():
+                    self._has_run = True
                     return
                 self.stop(hard=True)
                 taken = "cannot listen" in self.output or "address already in use" in self.output
-                if not (taken and left):
+                if not (taken and left and self._has_run):  # its own port comes free again, somebody else's doesn't
                     break
                 time.sleep(0.3)
             tail = "\n".join(self.output.splitlines()[-8:])

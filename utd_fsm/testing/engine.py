@@ -7,6 +7,7 @@ with the test's process, however that ends.
 from __future__ import annotations
 
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -42,11 +43,11 @@ class LocalEngine:
         db: str | Path | None = None,
         **settings: Any,
     ) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         if db is None:
             # a file, because a restart is to find its calls again
-            self._folder = tempfile.TemporaryDirectory(prefix="utd-fsm-engine-")
-            db = Path(self._folder.name) / "engine.db"
+            self._folder = Path(tempfile.gettempdir()) / f"utd-fsm-engine-{secrets.token_hex(8)}"
+            db = self._folder / "engine.db"
         port = free_port()
         if "://" in media:
             self.media = ExternalMedia(media, livekit_key, livekit_secret)
@@ -129,10 +130,12 @@ class LocalEngine:
         if isinstance(self.media, MediaProcess):
             self.media.stop()
         if self._folder is not None:
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         try:
+            if self._folder is not None:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
             self.media.start()
             self.process.start()
         except BaseException:
