@@ -188,7 +188,7 @@ class Sources:
         return media
 
     async def _publish(self, source: UTDTrackSource, room: Room) -> Publication:
-        media = self._feeding(source)
         if source is _MICROPHONE:
             return await room.publish_audio(source)
+        media = self._media[source]
         return await room.publish_video(source, width=media.width, height=media.height, fps=media.fps)
