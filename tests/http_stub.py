@@ -91,7 +91,11 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet: unbuffered, each answer would wait 40 ms for an acknowledgement
-    server: _Server
+
+    @property
+    def stub(self) -> HttpStub:
+        assert isinstance(self.server, _Server)
+        return self.server.stub
 
     def _do(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -102,10 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
             {name.lower(): value for name, value in self.headers.items()},
             json.loads(body) if body else None,
         )
-        self.server.stub.seen.append(seen)
-        reply = self.server.stub.answer(seen)
+        self.stub.seen.append(seen)
+        reply = self.stub.answer(seen)
         if reply.gate is not None:
-            while not reply.gate.wait(0.02) and not self.server.stub.over.is_set():
+            while not reply.gate.wait(0.02) and not self.stub.over.is_set():
                 pass
         if reply.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -66,16 +66,20 @@ ACCEPTED: list[tuple[Callable[..., Any], Any, Any]] = [
     (v.socket_url, "ws://[::1]:1/socket", "ws://[::1]:1/socket"),
 ]
 
+
+NO_NAMES = (
+    "", " ", "a ", "\ta", "a\nb", "a\0", "a\x7f", "a\x9b", "a\u2028b", "\ud800", ".", "..", "x" * 256, None, 7, b"a",
+)  # fmt: skip
+
+
+def many(check: Callable[..., Any], *values: Any) -> list[tuple[Callable[..., Any], Any]]:
+    return [(check, value) for value in values]
+
+
 REFUSED: list[tuple[Callable[..., Any], Any]] = [
-    *(
-        (check, value)
-        for check in (v.identity, v.room_name)
-        for value in (
-            "", " ", "a ", "\ta", "a\nb", "a\0", "a\x7f", "a\x9b", "a\u2028b", "\ud800", ".", "..",
-            "x" * 256, None, 7, b"a",
-        )
-    ),
-    *((v.optional_name, value) for value in (" ", "a\r", "x" * 256, 3, b"")),
+    *many(v.identity, *NO_NAMES),
+    *many(v.room_name, *NO_NAMES),
+    *many(v.optional_name, " ", "a\r", "x" * 256, 3, b""),
     (v.metadata, "{}"),
     (v.metadata, [1]),
     (v.metadata, {1: 2}),
@@ -86,39 +90,34 @@ REFUSED: list[tuple[Callable[..., Any], Any]] = [
     (v.metadata, {"a": b"a"}),
     (v.metadata, {"a": "\ud800"}),
     (v.metadata, {"a": "x" * v.MAX_METADATA}),
-    *((v.timeout, value) for value in (-1, -0.001, math.nan, math.inf, -math.inf, "3", True, [], 10**400, 1e10)),
-    *((v.seconds, value) for value in (0, -1, "1", math.nan)),
-    *((v.boolean, value) for value in (1, 0, "yes", None)),
-    *((v.stream_type, value) for value in ("", "AUDIO_CALL", "chat", None, 3)),
-    *((v.call_type, value) for value in ("live_stream", UTDStreamType.AUDIO_ROOM, None)),
-    *((v.data, value) for value in ("text", None, [1], 3)),
-    *((v.data, value) for value in (b"x" * (v.MAX_DATA + 1), memoryview(b"x" * 70000))),
-    *((v.to, value) for value in ("bob", b"bob", {"bob": 1}, 3)),
+    *many(v.timeout, -1, -0.001, math.nan, math.inf, -math.inf, "3", True, [], 10**400, 1e10),
+    *many(v.seconds, 0, -1, "1", math.nan),
+    *many(v.boolean, 1, 0, "yes", None),
+    *many(v.stream_type, "", "AUDIO_CALL", "chat", None, 3),
+    *many(v.call_type, "live_stream", UTDStreamType.AUDIO_ROOM, None),
+    *many(v.data, "text", None, [1], 3),
+    *many(v.data, b"x" * (v.MAX_DATA + 1), memoryview(b"x" * 70000)),
+    *many(v.to, "bob", b"bob", {"bob": 1}, 3),
     (v.to, ["bob", ""]),
     (v.to, [None]),
     (v.to, ["a\nb"]),
     (v.to, ["x"] * 1001),
-    *(
-        (v.call_id, value)
-        for value in ("", "call_", "x", CALL_ID + "0", CALL_ID.upper(), CALL_ID + "\n", "../calls", None, 3, b"x")
-    ),
+    *many(v.call_id, "", "call_", "x", CALL_ID + "0", CALL_ID.upper(), CALL_ID + "\n", "../calls", None, 3, b"x"),
     (v.call_id, UTDWebhook("user_online", 1)),
     (v.call_id, UTDWebhook("call_ended", 1, call={"call_id": 7})),
-    *((v.app_id, value) for value in ("", "123", "12345678901", "123456789x", "\uff11" * 10, 1234567890, None)),
-    *((v.app_key, value) for value in ("", "short", "g" * 32, "pk_live_", "pk_live_abc def gh", None, 5)),
-    *((v.idempotency_key, value) for value in ("", "a b", "a\n", "ä", "x" * 201, None)),
-    *((v.device_id, value) for value in ("", "x" * 101, None)),
-    *(
-        (v.base_url, value)
-        for value in (
-            "", "engine.example.com", "//engine", "ftp://x", "http://engine.example.com", "http://10.0.0.1",
-            "http://127.0.0.1.evil.com", "http://localhost.evil.com", "http://0.0.0.0", "http://[::2]",
-            "https://user:secret@x", "https://@x", "https://x/api/v1", "https://x?a=1", "https://x#a", "https://x/?",
-            "https://x:0", "https://x:99999", "https://x:port", "https://", "https://x y", " https://x", "https://x\n",
-            "https://x\\@y", "HTTPS", None, 3, b"https://x", "https://[::1",
-        )
+    *many(v.app_id, "", "123", "12345678901", "123456789x", "\uff11" * 10, 1234567890, None),
+    *many(v.app_key, "", "short", "g" * 32, "pk_live_", "pk_live_abc def gh", None, 5),
+    *many(v.idempotency_key, "", "a b", "a\n", "ä", "x" * 201, None),
+    *many(v.device_id, "", "x" * 101, None),
+    *many(
+        v.base_url,
+        "", "engine.example.com", "//engine", "ftp://x", "http://engine.example.com", "http://10.0.0.1",
+        "http://127.0.0.1.evil.com", "http://localhost.evil.com", "http://0.0.0.0", "http://[::2]",
+        "https://user:secret@x", "https://@x", "https://x/api/v1", "https://x?a=1", "https://x#a", "https://x/?",
+        "https://x:0", "https://x:99999", "https://x:port", "https://", "https://x y", " https://x", "https://x\n",
+        "https://x\\@y", "HTTPS", None, 3, b"https://x", "https://[::1",
     ),
-    *((v.socket_url, value) for value in ("", None, "https://x", "ws://x/", "wss://u:p@x", "wss://x/#a", "ws://1.2.3.4")),
+    *many(v.socket_url, "", None, "https://x", "ws://x/", "wss://u:p@x", "wss://x/#a", "ws://1.2.3.4"),
 ]  # fmt: skip
 
 
