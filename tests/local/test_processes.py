@@ -85,6 +85,19 @@ def test_a_stop_takes_two_seconds_at_most_with_an_open_request(engine: EnginePro
         assert not engine.running
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_an_orderly_end(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "utd_fsm.local.engine", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("ready http://127.0.0.1:")
+    assert requests.get(line.split()[1] + "/api/v1/health", timeout=30).status_code == 200
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out, errors) == (0, "", "")
+
+
 def test_why_it_did_not_start_is_in_the_error(tmp_path: Path) -> None:
     secret = "a-secret-that-must-not-show"
     settings = EngineSettings(port=free_port(), db=str(tmp_path / "no" / "such" / "folder"), livekit_secret=secret)

@@ -166,7 +166,7 @@ class Backend:
                 except OSError:
                     pass  # the engine no longer waits
 
-            def log_message(self, *args: Any) -> None: ...
+            def log_message(self, format: str, *args: Any) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -13,8 +13,8 @@ import socket as sockets
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -157,6 +157,20 @@ def serve(settings: EngineSettings, *, with_parent: bool = False, ready: Callabl
         sys.stdout.flush()
 
     class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # uvicorn's own sends the signal again afterwards, which ends the process before its caller can tidy up
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            numbers = (signal.SIGINT, signal.SIGTERM)
+            before = [signal.signal(number, self.handle_exit) for number in numbers]
+            try:
+                yield
+            finally:
+                for number, handler in zip(numbers, before, strict=True):
+                    signal.signal(number, handler)
+
         async def startup(self, sockets: list[sockets.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
             if self.started:

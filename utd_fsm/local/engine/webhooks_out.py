@@ -115,14 +115,14 @@ class Webhooks:
             wire.WEBHOOK_SIGNATURE[0]: wire.SIGNATURE_PREFIX + hmac.new(secret, body, hashlib.sha256).hexdigest(),
             wire.WEBHOOK_ATTEMPT[0]: str(attempt),
         }
-        if self._http is None:
-            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._settings.webhook_timeout))
+        http = self._http
+        if http is None:
+            timeout = aiohttp.ClientTimeout(total=self._settings.webhook_timeout)
+            http = self._http = aiohttp.ClientSession(timeout=timeout)
         try:
             async with (
                 self._slots,
-                self._http.post(
-                    self._settings.webhook_url, data=body, headers=headers, allow_redirects=False
-                ) as answer,
+                http.post(self._settings.webhook_url, data=body, headers=headers, allow_redirects=False) as answer,
             ):
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
