@@ -25,6 +25,7 @@ from utd_fsm.livekit_log import ScrubFilter, scrub_logger
 from utd_fsm.livekit_room import LiveKitRoom, connect_error, settled, warm_up
 from utd_fsm.models import UTDTrackSource
 from utd_fsm.room import (
+    CHAT_TOPIC,
     Disconnected,
     LeaveReason,
     LocalTrackSubscribed,
@@ -33,6 +34,7 @@ from utd_fsm.room import (
     Reconnecting,
     RoomMetadataChanged,
     RoomOptions,
+    TextReceived,
     TrackAdded,
 )
 
@@ -224,6 +226,23 @@ async def test_a_subscriber_quicker_than_the_publish_answer_is_not_lost(
         await room.unpublish(MICROPHONE)
     await backend.close()
     assert "KeyError" not in caplog.text
+
+
+@pytest.mark.media
+async def test_a_senders_texts_come_in_the_order_in_which_they_were_begun(media_servers: MediaServers) -> None:
+    backend = LiveKitBackend(media_servers.get("embedded"))  # where a long one takes long enough to be overtaken
+    room, inbox = await backend.join("receiver")
+    sender, _ = await backend.join("sender")
+    texts = ["long" * 500_000, "short"]
+    sending = asyncio.create_task(sender.send_text(texts[0], topic=CHAT_TOPIC))
+    async with asyncio.timeout(PATIENCE):
+        while not room.native._text_stream_readers:  # it has begun, and is not complete
+            await asyncio.sleep(0.001)
+    await sender.send_text(texts[1], topic=CHAT_TOPIC)
+    await sending
+    await inbox.until(lambda: len(inbox.of(TextReceived)) == 2)
+    assert [len(event.text) for event in inbox.of(TextReceived)] == [len(text) for text in texts]
+    await backend.close()
 
 
 @pytest.mark.media

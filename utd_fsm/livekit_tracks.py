@@ -35,6 +35,8 @@ AUDIO_QUEUE_MS = 100
 FRAME_MS = 20
 AUDIO_WAITING = 1000 // FRAME_MS
 """Frames of received audio that wait for a slow reader: 1 s."""
+MUTE_SPACING = 0.1
+"""Seconds between a mute and the next unmute of one track; only a second one that soon waits."""
 CLOSE_LIMIT = 5.0
 """Seconds that freeing a stream may take before it is left alone."""
 
@@ -89,6 +91,8 @@ class LiveKitPublication:
         self._publication: rtc.LocalTrackPublication | None = None
         self._muted = False
         self._own_mutes: deque[bool] = deque()
+        self._muting = asyncio.Lock()
+        self._next_mute = 0.0
 
     def published(self, publication: rtc.LocalTrackPublication) -> None:
         """Take over what LiveKit answered."""
@@ -109,14 +113,20 @@ class LiveKitPublication:
         return self._muted
 
     async def set_muted(self, muted: bool) -> None:
-        if self.closed or muted == self._muted:
-            return
-        self._muted = muted
-        self._own_mutes.append(muted)
-        if muted:
-            self._track.mute()
-        else:
-            self._track.unmute()
+        # LiveKit's client may send two that follow at once in the wrong order, and the server is then left with the
+        # older one: others hear nothing of a microphone that is on (measured: 1 in 20, none in 120 with 30 ms between).
+        async with self._muting:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(0.0, self._next_mute - loop.time()))
+            if self.closed or muted == self._muted:
+                return
+            self._next_mute = loop.time() + MUTE_SPACING
+            self._muted = muted
+            self._own_mutes.append(muted)
+            if muted:
+                self._track.mute()
+            else:
+                self._track.unmute()
 
     def saw_muted(self, muted: bool) -> bool:
         """Fold LiveKit's word on it; returns whether somebody else did it.

@@ -200,6 +200,9 @@ class MemoryRoom:
         before, self._known = self._known, snapshot
         for sid in [sid for sid in self._tracks if sid not in dict(snapshot.tracks)]:
             self._drop_track(sid)
+        muted = {track.sid: track.muted for one in snapshot.everyone for track in one.tracks}
+        for remote in self._tracks.values():
+            remote.muted = muted.get(remote.sid, remote.muted)
         self._hear_of_others(self._others(before), self._others(snapshot))
         for sid, track in snapshot.tracks:
             if sid not in self._tracks and track.sid == sid:

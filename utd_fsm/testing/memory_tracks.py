@@ -149,11 +149,8 @@ class MemoryRemoteTrack:
         self.identity = track.owner
         self.source = track.source
         self.kind: Literal["audio", "video"] = track.kind
+        self.muted = track.muted
         track.listeners.append(self)
-
-    @property
-    def muted(self) -> bool:
-        return self._track.muted
 
     def audio(self, *, sample_rate: int = 48000, channels: int = 1) -> MemoryFrames[Samples]:
         if self.kind != "audio":
