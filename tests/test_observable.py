@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import operator
 import queue
 import random
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from utd_fsm import signals
 from utd_fsm.errors import UTDClosedError, UTDInputError, UTDStateError, UTDTimeoutError, UTDWouldBlockError
-from utd_fsm.observable import Observable
+from utd_fsm.observable import AsyncObservable, Observable
 from utd_fsm.portal import portal
 from utd_fsm.signal import UTDSignal
 
@@ -58,14 +59,15 @@ def subscribed(observable: Observable[Any], readers: int = 1) -> None:
 
 
 def test_a_truth_value_and_a_comparison_are_refused_with_the_mend(status: Observable[str]) -> None:
-    for slip in (
+    slips: list[Callable[[], Any]] = [
         lambda: bool(status),
-        lambda: not status,
+        lambda: operator.not_(status),
         lambda: status == "idle",
         lambda: status != "idle",
         lambda: "idle" == status,  # noqa: SIM300
-        lambda: status == status,  # noqa: PLR0124
-    ):
+        lambda: status == status,
+    ]
+    for slip in slips:
         with pytest.raises(TypeError, match=r"did you mean \.value\?"):
             slip()
 
@@ -320,6 +322,41 @@ def test_no_value_is_skipped_or_repeated_under_load() -> None:
     assert all(isinstance(number, int) for number in subscriptions), subscriptions
     assert not counter._feeds
     lease.release()
+
+
+class MeddlingFeeds(dict[Any, None]):
+    """The observable's books, which let a change happen just before or just after a reader subscribes."""
+
+    def __init__(self, meddle: Callable[[], object], before: bool) -> None:
+        super().__init__()
+        self._meddle = meddle
+        self._before = before
+
+    def __setitem__(self, key: Any, value: None) -> None:
+        if self._before:
+            self._meddle()
+        super().__setitem__(key, value)
+        if not self._before:
+            self._meddle()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_change_at_the_very_moment_of_subscribing_is_seen_once(status: Observable[str], before: bool) -> None:
+    status._feeds = MeddlingFeeds(lambda: status.set("active"), before)
+    updates = status.updates(timeout=0.05)
+    assert next(updates) == "active"
+    with pytest.raises(UTDTimeoutError):
+        next(updates)
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_the_awaitable_one_sees_it_once_too(before: bool) -> None:
+    status = AsyncObservable("idle", name="status")
+    status._feeds = MeddlingFeeds(lambda: status.set("active"), before)
+    updates = status.updates(timeout=0.05)
+    assert await anext(updates) == "active"
+    with pytest.raises(UTDTimeoutError):
+        await anext(updates)
 
 
 # announcing

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from utd_fsm.errors import UTDClosedError, UTDInputError, UTDStateError, UTDTimeoutError, UTDWouldBlockError
-from utd_fsm.portal import Portal, portal
+from utd_fsm.portal import Portal, _Call, portal
 
 WAIT = 30.0  # an upper bound that costs nothing when things work
 
@@ -252,6 +252,23 @@ def test_what_is_cancelled_before_it_begins_never_begins(held: Portal) -> None:
     gate.set()
     blocker.result(WAIT)
     held.call(number, what="one more turn of the loop")
+    assert not slow.begun.is_set()
+
+
+def test_what_is_cancelled_between_its_task_and_its_first_step_is_settled(held: Portal) -> None:
+    slow = Slow()
+    work = _Call(slow, "dialling")
+
+    async def at_that_moment() -> None:
+        run = held._own("the test")
+        run._inbox.append(work)
+        run._take_in()
+        work.cancelled = True
+        run._cancel(work)
+
+    held.call(at_that_moment, what="x")
+    assert work.gate.acquire(timeout=WAIT)
+    assert isinstance(work.error, UTDClosedError)
     assert not slow.begun.is_set()
 
 

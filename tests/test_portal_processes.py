@@ -376,6 +376,32 @@ go.set()
     assert (out, err) == ("[1, 2]\n", "")
 
 
+def test_a_child_that_frees_the_parents_loop_does_not_make_it_deaf() -> None:
+    """The child shares the parent's epoll object: closing the loop there would take the parent's wake-ups away."""
+    out, err = run_python(
+        HEAD
+        + """
+import gc, warnings
+warnings.simplefilter("ignore")         # that the child drops an open loop is what is tried here
+from utd_fsm.loop_thread import Run
+from utd_fsm.portal import Portal, _Call
+own = Portal(); run = Run(own)          # as when the fork comes between its making and its start
+def work():
+    global run
+    del run
+    gc.collect()
+    return "freed"
+say(child_says(work))
+run.thread.start()
+time.sleep(0.2)                         # asleep in its selector: only a wake-up reaches it now
+call = _Call(number, "x"); run.submit(call)
+say(call.gate.acquire(timeout=20), call.result)
+run.abort(); run.thread.join(20)
+"""
+    )
+    assert (out, err) == ("freed\nTrue 1\n", "")
+
+
 def test_nothing_emitted_in_the_parent_is_delivered_in_the_child() -> None:
     out, err = run_python(
         HEAD

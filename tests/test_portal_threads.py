@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import queue
 import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from utd_fsm.errors import UTDTimeoutError
+from utd_fsm.loop_thread import ReentrantLock
 from utd_fsm.portal import Portal, portal
 
 THREADS = 8
@@ -169,6 +171,74 @@ def test_the_loop_ends_and_begins_under_everybodys_feet_and_nobody_loses_a_call(
 
     run_all([threading.Thread(target=caller, args=(index,)) for index in range(THREADS)])
     assert done == [150] * THREADS
+
+
+class MeddlingLock:
+    """The portal's lock, which lets something happen at the very moment when the loop thread decides to end."""
+
+    def __init__(self, lock: ReentrantLock, meddle: Callable[[], None]) -> None:
+        self._lock = lock
+        self._meddle: Callable[[], None] | None = meddle
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        meddle = self._meddle
+        if not blocking and meddle is not None:
+            self._meddle = None
+            meddle()
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def test_a_call_that_comes_as_the_loop_decides_to_end_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Portal()
+    answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    async def number() -> int:
+        return 6
+
+    def call() -> None:
+        try:
+            answers.put(own.call(number, what="a call at the last moment"))
+        except BaseException as error:
+            answers.put(error)
+
+    def meddle() -> None:
+        run = own._run
+        assert run is not None
+        threading.Thread(target=call).start()
+        while not run._inbox:
+            time.sleep(0.001)
+
+    monkeypatch.setattr(own, "lock", MeddlingLock(own.lock, meddle))
+    own.hold().release()
+    assert answers.get(timeout=30) == 6
+
+
+def test_a_call_that_comes_when_the_loop_has_decided_to_end_goes_to_the_next() -> None:
+    own = Portal()
+    lease = own.hold()
+    run = own._run
+    assert run is not None
+    lease.release()
+    assert run.closed
+
+    async def number() -> int:
+        return 6
+
+    own._run = run  # as a thread sees it that read it just before
+    answers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(own.call(number, what="a late call")), daemon=True).start()
+    time.sleep(0.01)
+    own._run = None
+    assert answers.get(timeout=30) == 6
 
 
 def threads_and_descriptors() -> tuple[int, int]:

@@ -6,6 +6,7 @@ import functools
 import gc
 import logging
 import queue
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,11 +24,26 @@ from utd_fsm.signal import UTDSignal, UTDWeakReceiverWarning
 
 WAIT = 30.0
 
-NAMES = """
-incoming_call call_status_changed connection_changed can_publish_changed remote_participants_changed speakers_changed
-broadcast_changed stage_changed hands_changed seats_changed requests_changed chat_locked_changed invited role_changed
-chat_received data_received banned webhook_received
-""".split()
+NAMES = [
+    "incoming_call",
+    "call_status_changed",
+    "connection_changed",
+    "can_publish_changed",
+    "remote_participants_changed",
+    "speakers_changed",
+    "broadcast_changed",
+    "stage_changed",
+    "hands_changed",
+    "seats_changed",
+    "requests_changed",
+    "chat_locked_changed",
+    "invited",
+    "role_changed",
+    "chat_received",
+    "data_received",
+    "banned",
+    "webhook_received",
+]
 
 
 @pytest.fixture
@@ -42,6 +58,15 @@ def delivery() -> Iterator[Dispatcher]:
     yield delivery
     delivery.stop()
     assert delivery.join(WAIT)
+
+
+@pytest.fixture
+def _impatient_interpreter() -> Iterator[None]:
+    """Threads take turns every few microseconds, so that they meet in the middle of things."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 class Sender: ...
@@ -62,7 +87,7 @@ def _forget() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_signal_is_there_named_and_documented(name: str) -> None:
     signal = getattr(signals, name)
-    assert isinstance(signal, blinker.Signal)
+    assert isinstance(signal, blinker.NamedSignal)
     assert signal.name == name
     assert "``" in (signal.__doc__ or "")
     assert "thread" in (signal.__doc__ or "")
@@ -419,6 +444,35 @@ def test_the_thread_ends_and_begins_under_everybodys_feet_and_no_signal_is_lost(
     assert delivery.join(WAIT)
 
 
+class MeddlingQueue(queue.SimpleQueue[Any]):
+    """A queue that lets something happen just after it was found empty."""
+
+    meddle: Callable[[], object] | None = None
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return super().get(block, timeout)
+        except queue.Empty:
+            meddle, self.meddle = self.meddle, None
+            if meddle is not None:
+                meddle()
+            raise
+
+
+def test_a_signal_that_comes_as_the_thread_decides_to_end_is_delivered(
+    signal: UTDSignal, delivery: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: queue.SimpleQueue[int] = queue.SimpleQueue()
+    signal.connect(lambda sender, *, n: got.put(n), weak=False)
+    meddling = MeddlingQueue()
+    meddling.meddle = lambda: delivery.emit(signal, None, n=2)
+    monkeypatch.setattr(delivery, "_queue", meddling)
+    delivery.emit(signal, None, n=1)
+    delivery.stop()
+    assert [got.get(timeout=WAIT), got.get(timeout=WAIT)] == [1, 2]
+
+
+@pytest.mark.usefixtures("_impatient_interpreter")
 def test_connecting_while_others_connect_leave_and_are_collected(signal: UTDSignal, delivery: Dispatcher) -> None:
     """blinker's books are walked without a lock of its own: ours keeps them whole."""
     failures: list[BaseException] = []
@@ -478,8 +532,8 @@ def test_djangos_connections_are_looked_after_around_receivers_and_closed_with_t
         def receive(sender, **extra):
             connection = django.db.connections["default"]
             with connection.cursor() as cursor: print(cursor.execute("select 1").fetchone()[0])
-            opened.append(connection)
-        opened = []
+            opened.append(connection); raw.append(connection.connection)
+        opened, raw = [], []
         signals.invited.connect(receive)
         dispatcher().emit(signals.invited, None); signals.drain(20)   # not configured: the receiver fails, nothing else
         print("unconfigured", len(opened))
@@ -493,12 +547,24 @@ def test_djangos_connections_are_looked_after_around_receivers_and_closed_with_t
         opened[-1].settings_dict["CONN_MAX_AGE"] = 600
         dispatcher().emit(signals.invited, None); signals.drain(20)
         print("kept", opened[-1].connection is not None)
+        opened[-1].close_at = 0                                       # its age is over while nothing is emitted
+        dispatcher().emit(signals.invited, None); signals.drain(20)
+        print("a fresh one", raw[-1] is not raw[-2])
         dispatcher().stop(); assert dispatcher().join(20)
         print("closed with the thread", opened[-1].connection is None)
         folder.cleanup()
         """
     )
-    assert out.splitlines() == ["unconfigured 0", "1", "closed True", "1", "kept True", "closed with the thread True"]
+    assert out.splitlines() == [
+        "unconfigured 0",
+        "1",
+        "closed True",
+        "1",
+        "kept True",
+        "1",
+        "a fresh one True",
+        "closed with the thread True",
+    ]
     assert err.startswith("ERROR:utd_fsm.signals:receiver __main__.receive of signal invited raised")
     assert err.count("ERROR:") == 1
 

@@ -203,9 +203,6 @@ class Run:
         inbox = self._inbox
         for _ in range(len(inbox)):
             work = inbox.popleft()
-            if work.cancelled:
-                work.settle(None, self._cancelled(work))
-                continue
             self._works.add(work)
             work.task = self.loop.create_task(self._do(work))
         if inbox:
@@ -216,6 +213,8 @@ class Run:
         result: Any = None
         error: BaseException | None = None
         try:
+            if work.cancelled:
+                raise asyncio.CancelledError
             result = await work.fn()
         except asyncio.CancelledError:
             error = self._cancelled(work)
@@ -237,11 +236,9 @@ class Run:
         return UTDClosedError(f"{work.what} was cancelled before it finished")
 
     def _cancel(self, work: Work) -> None:
-        if work.task is None or work.settled:
-            return
-        work.task.cancel()
-        if not work.begun:  # cancelled before its first step, a coroutine never runs, and would settle nothing
-            self._done(work, None, self._cancelled(work))
+        # Before its first step a task is left to look at the flag: cancelled there, it would never run nor settle.
+        if work.task is not None and work.begun and not work.settled:
+            work.task.cancel()
 
     def _idle(self) -> None:
         """Nobody holds the loop and nothing runs: end now, or after a while if there never was a lease to release."""

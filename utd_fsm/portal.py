@@ -380,7 +380,7 @@ class Portal:
         """The interpreter exits. The main thread, with everything else still alive."""
         self._exited = True
         run = self._run
-        if run is None or self.pid != os.getpid():
+        if run is None:
             return
         farewells = list(self._farewells.values())
         if farewells:
