@@ -22,6 +22,8 @@ KEY = "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6"
         f"Authorization: Bearer {JWT}",
         "authorization: bearer opaque-secret",
         "Bearer opaque-secret, and more",
+        "Authorization%3A%20Bearer%20opaque-secret",
+        "bearer " + "x" * 20,
         "{'user_token': 'opaque-secret'}",
         '{"token":"opaque-secret"}',
         "app_key=opaque-secret",
@@ -34,6 +36,7 @@ KEY = "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6"
 def test_hides(text: str) -> None:
     clean = scrub(text)
     assert HIDDEN in clean
+    assert "xxxx" not in clean
     for secret in (JWT, "opaque-secret", KEY, "0123456789", JWT[:20]):
         assert secret not in clean
 
@@ -45,6 +48,8 @@ def test_hides(text: str) -> None:
         "call_0123456789abcdef01234567 ended",
         "could not connect: Connection refused (os error 111)",
         "a secret was refused",
+        "the bearer belongs to another identity",
+        "the bearer expired.",
         "",
     ],
 )

@@ -7,11 +7,12 @@ again only where that is safe (`engine_requests`). No token appears in an error,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 from . import validation, wire
 from .credentials import Credentials
@@ -33,6 +34,8 @@ __all__ = ["Credentials", "EngineApi"]
 
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 8.0
+_ORDERED: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}:[0-9]{1,15}", re.IGNORECASE)
+_KEYS: Final = UUID("5b1c1a52-6d0c-4c8e-9c5e-0d6a6d0f7a11")
 _BUSY_CODES: Final = (None, wire.CALLEE_BUSY)
 
 
@@ -187,7 +190,8 @@ class EngineApi:
         """Call somebody (``POST /calls``).
 
         Args:
-            key: idempotency key; a repeat with the same one answers the same call.
+            key: idempotency key, ``<uuid>:<n>`` or any text of the application's; a repeat with the same one answers
+                the same call.
 
         Raises:
             UTDConflictError: ``state`` is ``busy`` when the callee is on another call; otherwise the ``code`` tells
@@ -376,7 +380,10 @@ def _present(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key(key: str | None) -> str | None:
-    return None if key is None else validation.idempotency_key(key)
+    """A key as it travels: ``<uuid>:<n>``. An application's own becomes one, always the same."""
+    if key is None or _ORDERED.fullmatch(validation.idempotency_key(key)):
+        return key
+    return f"{uuid5(_KEYS, key)}:0"
 
 
 def _moment(value: datetime | date | str | None, what: str) -> str | None:

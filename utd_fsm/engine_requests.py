@@ -217,6 +217,7 @@ class _Attempts:
         self._ask = ask
         self._until = time.monotonic() + budget
         self._renewed = False
+        self._last: Answer | Failure | None = None
 
     def __call__(self) -> Answer | Failure:
         credentials = self._ask.credentials
@@ -231,8 +232,8 @@ class _Attempts:
     def _try(self, info: UTDSessionInfo | None) -> Answer | Failure:
         left = self._until - time.monotonic()
         if left <= 0:
-            return Failure("no time was left to send it", sent=False, timed_out=True, again=False)
-        result = self._requests.once(self._ask, left, info)
+            return self._last or Failure("no time was left to send it", sent=False, timed_out=True, again=False)
+        self._last = result = self._requests.once(self._ask, left, info)
         if isinstance(result, Failure) and result.sent and self._ask.applies:
             self.lost = True
         return result

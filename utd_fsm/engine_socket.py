@@ -205,6 +205,11 @@ class EngineSocket:
                     pinging = asyncio.create_task(self._ping(socket), name="engine-socket-ping")
                     async for message in socket:
                         self._take(message)
+                except asyncio.CancelledError:
+                    # Stopped: say so to the other side, in a word and not in a handshake that a second cancel would
+                    # leave half done, with the connection open for ever.
+                    await _hang_up(socket)
+                    raise
                 finally:
                     if pinging is not None:
                         pinging.cancel()
@@ -309,6 +314,16 @@ class EngineSocket:
                 self._on_state(state)
             except Exception:
                 log.exception("what follows the socket's state failed; the socket goes on")
+
+
+async def _hang_up(socket: ClientConnection) -> None:
+    try:
+        async with asyncio.timeout(1):
+            await socket.close()
+    except (TimeoutError, OSError):
+        pass
+    finally:
+        socket.transport.abort()
 
 
 def _connect(url: str, open_timeout: float) -> Any:

@@ -14,7 +14,11 @@ HIDDEN: Final = "<hidden>"
 
 # A JWT: three base64url parts, the first of which is the JSON object of a header ("eyJ"); cut-off ones count too.
 _JWT = re.compile(r"\beyJ[\w-]{4,}(?:\.[\w-]*){0,2}")
-_BEARER = re.compile(r"\b(bearer)(\s+|%20)[^\s\"',;&<>]+", re.IGNORECASE)
+# "the bearer belongs to another" is English; a token has a digit or a sign in it, or is longer than words are.
+_BEARER = re.compile(
+    r"(?:\b|(?<=%20))(bearer)(?:\s+|%20)(?=[^\s\"',;&<>]*(?:[\d_=~+/-]|\w\.\w)|[^\s\"',;&<>]{20})[^\s\"',;&<>]{6,}",
+    re.IGNORECASE,
+)
 _NAMED = re.compile(
     r"\b((?:\w*_)?(?:token|secret|password|signature|api_?key|app[_-]?key)|x-app-(?:key|secret)"
     r"|join_request|authorization)"
