@@ -175,6 +175,21 @@ async def test_a_cancelled_join_goes_on_and_is_undone(backend: Backend) -> None:
     assert not inbox.of(PermissionChanged)
 
 
+async def test_leaving_during_the_join_undoes_it(backend: Backend) -> None:
+    await backend.join("watcher")
+    room, inbox = backend.room()
+    joining = asyncio.create_task(room.connect(backend.url, backend.token("quitter")))
+    await asyncio.sleep(0)
+    await room.disconnect()
+    with pytest.raises(UTDConnectionError):
+        await joining
+    assert not room.connected
+    async with asyncio.timeout(PATIENCE):
+        while "quitter" in await backend.present():
+            await asyncio.sleep(0.05)
+    assert len(inbox.of(Disconnected)) <= 1
+
+
 # -- being sent away
 
 

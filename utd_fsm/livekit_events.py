@@ -138,7 +138,6 @@ class LiveKitEvents:
         self._publications = publications
         self._joined = False
         self._permission: Permission | None = None
-        self._texts: dict[str, asyncio.Task[Any]] = {}
         for name in get_args(EventTypes):
             native.on(name, self._handler(name))
         for topic in options.text_topics:
@@ -334,29 +333,19 @@ class LiveKitEvents:
         self._post(SpeakersChanged(tuple((speaker.identity, 1.0) for speaker in speakers)))
 
     def _on_text(self, reader: rtc.TextStreamReader, identity: str) -> None:
-        before = self._texts.get(identity)
-        task = self._spawn(self._read_text(reader, identity, before))
-        self._texts[identity] = task
+        self._spawn(self._read_text(reader, identity))
 
-        def forget(done: asyncio.Task[Any]) -> None:
-            if self._texts.get(identity) is done:
-                del self._texts[identity]
-
-        task.add_done_callback(forget)
-
-    async def _read_text(self, reader: rtc.TextStreamReader, identity: str, before: asyncio.Task[Any] | None) -> None:
-        text: str | None = None
+    async def _read_text(self, reader: rtc.TextStreamReader, identity: str) -> None:
+        """Post a text when it is complete; those of one sender come in one channel, and so in order."""
         try:
             async with asyncio.timeout(TEXT_LIMIT):
                 text = await reader.read_all()
         except (TimeoutError, ConnectionError) as error:  # never finished, aborted by its sender, or the room is gone
             log.info("a text stream of %s was given up: %s", identity, type(error).__name__)
+            return
         finally:
             reader.close()
-        if before is not None:
-            await asyncio.wait({before})  # a sender's texts are posted in the order in which they were begun
-        if text is not None:
-            self._post(TextReceived(text, identity, reader.info.topic))
+        self._post(TextReceived(text, identity, reader.info.topic))
 
 
 class Background:

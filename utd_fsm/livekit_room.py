@@ -47,6 +47,9 @@ log = logging.getLogger("utd_fsm.room")
 LEAVE_LIMIT = 10.0
 """Seconds `disconnect` waits for LiveKit (whose link may be dead) before it goes on without it."""
 
+GONE_LIMIT = 0.5
+"""The same for a room that was lost, or that we were sent out of."""
+
 _STATUS = re.compile(r"error: (\d{3})\b")
 
 T = TypeVar("T")
@@ -57,7 +60,12 @@ PublicationT = TypeVar("PublicationT", bound=LiveKitPublication)
 _background = Background()
 
 
+_loaded_in: int | None = None
+"""The process in which the native library is loaded and its log scrubbed."""
+
+
 def _load() -> None:
+    global _loaded_in
     from livekit.rtc._ffi_client import FfiClient
 
     scrub_logger("livekit")  # a refused join is logged with its whole token (fact 25)
@@ -67,6 +75,7 @@ def _load() -> None:
             "LiveKit was in use in the parent process when it forked, and its native library does not survive that "
             "(LiveKit fact 9). Fork first, or start workers with spawn."
         )
+    _loaded_in = os.getpid()
 
 
 async def warm_up() -> None:
@@ -75,7 +84,8 @@ async def warm_up() -> None:
     Raises:
         UTDClosedError: this process was forked from one that already used LiveKit.
     """
-    await asyncio.to_thread(_load)
+    if _loaded_in != os.getpid():
+        await asyncio.to_thread(_load)
 
 
 async def settled(limit: float = LEAVE_LIMIT) -> None:
@@ -220,8 +230,12 @@ class LiveKitRoom:
         assert self._native is not None
         assert self._events is not None
         leaving = _background.spawn(self._native.disconnect())
-        done, _ = await asyncio.wait({leaving}, timeout=LEAVE_LIMIT)
-        if not done:
+        # A room that is gone already has nothing to confirm, and LiveKit then may not answer at all (measured).
+        lost = self._events.gone.done()
+        done, _ = await asyncio.wait({leaving}, timeout=GONE_LIMIT if lost else LEAVE_LIMIT)
+        if not done and lost:
+            leaving.cancel()
+        elif not done:
             log.warning("LiveKit did not confirm within %s s that the room was left", LEAVE_LIMIT)
         elif (error := leaving.exception()) is not None:
             log.warning("leaving the room: %s", scrub(str(error)))
@@ -300,10 +314,12 @@ class LiveKitRoom:
         publication.published(await participant.publish_track(publication.track, options))
 
     async def _undo(self, publishing: asyncio.Task[None], publication: LiveKitPublication) -> None:
-        await asyncio.wait({publishing})
-        if not publishing.cancelled() and publishing.exception() is None and self.connected:
-            await self._unpublish_sid(publication.sid)
-        self._forget(publication)
+        what = "take a cancelled publish down"
+        try:
+            await self._while_joined(publishing, what)
+            await self._while_joined(_background.spawn(self._unpublish_sid(publication.sid)), what)
+        finally:
+            self._forget(publication)
 
     def _forget(self, publication: LiveKitPublication) -> None:
         publication.close()

@@ -332,7 +332,9 @@ class RoomOptions:
     dynacast: bool = False
     """Layers of our own video that nobody receives are not encoded."""
     single_peer_connection: bool | None = None
-    """One peer connection for both directions, or two; None: two, which is cheaper here (LiveKit fact 26)."""
+    """One peer connection for both directions, or two; None: two, which is quicker and smaller here: both ends of a
+    call hear each other after 149 ms instead of 226 (embedded server) or 328 instead of 351 (LiveKit's), and an idle
+    room takes 1 to 2 MB less (medians of 14; LiveKit fact 26 agrees)."""
     text_topics: tuple[str, ...] = (CHAT_TOPIC,)
     """Topics of text streams to receive; streams of other topics are discarded."""
 
