@@ -463,6 +463,8 @@ class CallSession(BaseSession):
         if (state in ("ending", "withdrawing") or driver.view.is_final) and self._taking_down is None:
             self._ended_at = self._ended_at or time.monotonic()
             self._stop_sources()
+            # At once, also inside a look that a removal waits for: whoever has left is not thrown out any more.
+            self._connection.leave_now()
             self._taking_down = self._portal.spawn(self._take_down(), name="utd-media-down")
         if state == "active" and self._active_at is None:
             self._active_at = time.monotonic()
