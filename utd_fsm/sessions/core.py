@@ -141,9 +141,10 @@ class SessionCore(SessionHooks):
             on_change=lambda source, step: self._on_source(source, step),
         )
         self._sources.starts_at_once = kind is None or not kind.is_call
+        self._options = options or RoomOptions()
         self._connection = ConnectionDriver(
             room_factory,
-            options or RoomOptions(),
+            self._options,
             ticket=lambda reason: self._ticket(reason),
             on_change=self._connection_changed,
             on_event=self._room_event,
@@ -335,7 +336,8 @@ class SessionCore(SessionHooks):
         self._forget_tracks()
         listening, self._listening = self._listening, None
         if listening is not None:
-            listening.finish()
+            in_call = self._type is not None and self._type.is_call
+            listening.finish(ended_by="closed" if state == "closed" else "call_ended" if in_call else "left")
         self._others.gone()
         self.speakers.set(())
         self.can_publish.set(False)
@@ -430,7 +432,7 @@ class SessionCore(SessionHooks):
         if self._listening is None:
             from utd_fsm.media.incoming import Listening
 
-            self._listening = Listening(self._portal)
+            self._listening = Listening(self._portal, adaptive=self._options.adaptive_stream)
 
     def _add_track(self, track: Any) -> None:
         if self._listening is not None and track.sid not in self._tracks:
