@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utd_fsm.local.media_server import rtp
+from utd_fsm.local.media_server import rtp, vp8
 from utd_fsm.local.media_server.downstream import SimulcastDownstream
 from utd_fsm.local.media_server.sdp import Codec
 from utd_fsm.local.media_server.tracks import IncomingStream
@@ -67,7 +67,7 @@ def test_without_extensions_keeps_the_rest() -> None:
 
 def test_rewriting() -> None:
     data = packet(b"payload", extension=ONE_BYTE, sources=(7,), marker=True)
-    made = rtp.rewritten(data, payload_type=100, sequence=65_537, timestamp=2**32 + 5, ssrc=42)
+    made = rtp.rewritten(data, b"payload", payload_type=100, sequence=65_537, timestamp=2**32 + 5, ssrc=42)
     assert made == packet(b"payload", payload_type=100, sequence=1, timestamp=5, ssrc=42, marker=True)
     assert rtp.with_payload_type(packet(marker=True), 111) == packet(marker=True, payload_type=111)
 
@@ -108,7 +108,7 @@ def test_no_bytes_at_all_make_a_reader_raise(data: bytes, extension: int) -> Non
         bare = rtp.without_extensions(data)
         assert rtp.is_rtp(bare)
         assert not bare[0] & 0x10
-        assert rtp.is_rtp(rtp.rewritten(data, payload_type=96, sequence=1, timestamp=2, ssrc=3))
+        assert rtp.is_rtp(rtp.rewritten(data, b"", payload_type=96, sequence=1, timestamp=2, ssrc=3))
 
 
 @given(st.binary(max_size=40), st.binary(max_size=30))
@@ -161,20 +161,27 @@ class _Track:
 KEY, DELTA = bytes([0x10, 0x00]), bytes([0x10, 0x01])
 
 
+def vp8_frame(*, key: bool, picture: int, base: int) -> bytes:
+    """A frame of one packet, with a 15-bit picture id and a base index, as libwebrtc writes them."""
+    return bytes([0x90, 0xC0, 0x80 | picture >> 8 & 0x7F, picture & 0xFF, base & 0xFF, 0 if key else 1])
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(0, 2)), min_size=1, max_size=80),
     st.tuples(*[st.tuples(st.integers(0, 65_535), st.integers(0, 2**32 - 1)) for _ in range(3)]),
+    st.integers(0, 32_767),
 )
 def test_layer_switches_leave_no_trace_in_the_numbers(
-    steps: list[tuple[int, bool, int]], starts: tuple[tuple[int, int], ...]
+    steps: list[tuple[int, bool, int]], starts: tuple[tuple[int, int], ...], picture: int
 ) -> None:
-    """Whatever layers arrive and are wished for: one SSRC, sequence numbers without a gap, time that never goes back,
-    and every switch begins with a key frame."""
+    """Whatever layers arrive and are wished for: one SSRC, sequence numbers and picture ids without a gap (though the
+    layers count their pictures alike), time that never goes back, and every switch begins with a key frame."""
     receiver, track = _Receiver(), _Track()
     downstream = SimulcastDownstream(receiver, track)  # type: ignore[arg-type]
     downstream.begin()
     numbers = [list(start) for start in starts]
     current: list[int | None] = []
+    pictures = [0, 0, 0]
     now = 1000.0
     for layer, key, wish in steps:
         now += 0.033
@@ -185,7 +192,9 @@ def test_layer_switches_leave_no_trace_in_the_numbers(
             stream.last_arrival = now
         track.layers[layer].saw(number[0], now)
         before = len(receiver.packets)
-        data = packet(KEY if key else DELTA, sequence=number[0], timestamp=number[1], ssrc=100 + layer)
+        frame = vp8_frame(key=key, picture=picture + pictures[layer], base=pictures[layer])
+        pictures[layer] += 1
+        data = packet(frame, sequence=number[0], timestamp=number[1], ssrc=100 + layer)
         downstream.relay(track.layers[layer], data, now)
         if len(receiver.packets) > before:
             if current and current[-1] != layer:
@@ -198,6 +207,14 @@ def test_layer_switches_leave_no_trace_in_the_numbers(
     stamps = [rtp.timestamp_of(data) for data in receiver.packets]
     assert all(0 < (later - earlier) & 0xFFFFFFFF < 2**31 for earlier, later in itertools.pairwise(stamps))
     assert {rtp.ssrc_of(data) for data in receiver.packets} <= {4242}
+    frames = [vp8.parse(data[12:]) for data in receiver.packets]
+    ids = [
+        (frame.picture, frame.base)
+        for frame in frames
+        if frame and frame.picture is not None and frame.base is not None
+    ]
+    assert len(ids) == len(receiver.packets)
+    assert all((b[0] - a[0]) & 0x7FFF == 1 and (b[1] - a[1]) & 0xFF == 1 for a, b in itertools.pairwise(ids))
 
 
 def test_retransmission_from_the_cache_and_from_the_publisher() -> None:

@@ -1,7 +1,7 @@
 """One subscriber of one track: which packets it gets, and under which numbers.
 
 `Downstream` relays a single stream as it is. `SimulcastDownstream` makes one continuous stream out of whichever layer
-the subscriber wants: one SSRC, sequence numbers and timestamps without a jump, switched on key frames only
+the subscriber wants: one SSRC; sequence numbers, timestamps and picture ids without a jump; switched on key frames only
 (LiveKit facts, 41).
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from livekit.protocol import models
 
-from . import rtcp, rtp
+from . import rtcp, rtp, vp8
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -103,6 +103,8 @@ class SimulcastDownstream(Downstream):
         self._sequence = self._stamp = 0
         self._sent_at = 0.0
         self._cache: dict[int, bytes] = {}
+        self._is_vp8 = track.codec is not None and track.codec.name.upper() == "VP8"
+        self._numbering = vp8.Numbering()
 
     def target(self, now: float) -> IncomingStream | None:
         """The wanted layer, or where its sender switched it off, the next lower one that arrives, or any that does."""
@@ -136,10 +138,19 @@ class SimulcastDownstream(Downstream):
             return
         sequence = (rtp.sequence_of(data) + self._sequence_offset) & 0xFFFF
         stamp = (rtp.timestamp_of(data) + self._stamp_offset) & 0xFFFFFFFF
-        if not self._sent_at or ((sequence - self._sequence) & 0xFFFF) < 0x8000:
+        newest = not self._sent_at or ((sequence - self._sequence) & 0xFFFF) < 0x8000
+        if newest:
             self._sequence, self._stamp, self._sent_at = sequence, stamp, now
+        payload = bytes(data[rtp.payload_offset(data) :])
+        if self._is_vp8:
+            payload = self._numbering.apply(payload, newest=newest)
         packet = rtp.rewritten(
-            data, payload_type=self.payload_type, sequence=sequence, timestamp=stamp, ssrc=self.track.ssrc
+            data,
+            payload,
+            payload_type=self.payload_type,
+            sequence=sequence,
+            timestamp=stamp,
+            ssrc=self.track.ssrc,
         )
         self._cache[sequence] = packet
         if len(self._cache) > _CACHED_PACKETS:
@@ -160,6 +171,8 @@ class SimulcastDownstream(Downstream):
             elapsed = max(_VIDEO_CLOCK // 1000, int((now - self._sent_at) * _VIDEO_CLOCK))
             self._sequence_offset = (self._sequence + 1 - rtp.sequence_of(data)) & 0xFFFF
             self._stamp_offset = (self._stamp + elapsed - rtp.timestamp_of(data)) & 0xFFFFFFFF
+        if self._is_vp8:
+            self._numbering.switch(bytes(data[rtp.payload_offset(data) :]))
         self.current = stream
         self._cache.clear()
         return True

@@ -291,8 +291,12 @@ class Peer:
     def on_failed(self, transport: Transport) -> None:
         """Nothing to do: the client sees the same and reconnects, or its link's silence ends it."""
 
-    async def close(self) -> None:
-        """The end of this participant: what is queued still goes out, then link and connections are closed."""
+    async def close(self, *, silently: bool = False) -> None:
+        """The end of this participant: what is queued still goes out, then link and connections are closed.
+
+        Args:
+            silently: its connections just stop, as those of a killed process do.
+        """
         if self._gone:
             return
         self._gone = True
@@ -303,6 +307,6 @@ class Peer:
         for transport in {self.publishing, self._receiving}:
             if transport is not None:
                 try:
-                    await transport.close()
+                    await transport.close(silently=silently)
                 except (ConnectionError, OSError, RuntimeError) as error:
                     _log.debug("%s: while closing: %r", self.identity, error)

@@ -33,7 +33,7 @@ class Host(Protocol):
     webhooks: Webhooks
     media_host: str
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
+    def spawn(self, work: Coroutine[Any, Any, None], *, finish: bool = False) -> asyncio.Task[None]: ...
     def room_closed(self, room: Room) -> None: ...
 
 
@@ -164,7 +164,7 @@ class Room:
         self.participant_changed(peer)
         if action is not None:
             peer.send(leave=rtc.LeaveRequest(action=action, reason=reason))
-        self.spawn(peer.close())
+        self.spawn(peer.close(silently=self._silent), finish=True)
         self.event("participant_left" if was_active else "participant_connection_aborted", peer)
         if not self._peers:
             self._close_later(self.info.departure_timeout)

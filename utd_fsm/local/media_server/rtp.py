@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 
+from . import vp8
+
 AUDIO_LEVEL_URI = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 ABS_SEND_TIME_URI = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -106,27 +108,9 @@ def starts_key_frame(codec: str, data: bytes) -> bool:
     """
     payload = data[payload_offset(data) :]
     try:
-        return _vp8_key(payload) if codec.upper() == "VP8" else _h264_key(payload)
+        return vp8.starts_key_frame(payload) if codec.upper() == "VP8" else _h264_key(payload)
     except IndexError:
         return False
-
-
-def _vp8_key(payload: bytes) -> bool:
-    """RFC 7741, 4.2 and 4.3: the first partition's start, and the P bit of the frame header behind the descriptor."""
-    first = payload[0]
-    if not first & 0x10 or first & 0x07:
-        return False
-    position = 1
-    if first & 0x80:
-        extended = payload[position]
-        position += 1
-        if extended & 0x80:
-            position += 2 if payload[position] & 0x80 else 1
-        if extended & 0x40:
-            position += 1
-        if extended & 0x30:
-            position += 1
-    return not payload[position] & 1
 
 
 def _h264_key(payload: bytes) -> bool:
@@ -162,8 +146,8 @@ def with_payload_type(data: bytes, payload_type: int) -> bytes:
     return data[:1] + bytes((data[1] & 0x80 | payload_type,)) + data[2:]
 
 
-def rewritten(data: bytes, *, payload_type: int, sequence: int, timestamp: int, ssrc: int) -> bytes:
-    """The payload of `data` under a header of our own, without contributing sources and extensions."""
+def rewritten(data: bytes, payload: bytes, *, payload_type: int, sequence: int, timestamp: int, ssrc: int) -> bytes:
+    """`payload` under a header of our own, without sources and extensions; marker and padding as in `data`."""
     head = struct.pack(
         "!BBHII",
         0x80 | (data[0] & 0x20),
@@ -172,4 +156,4 @@ def rewritten(data: bytes, *, payload_type: int, sequence: int, timestamp: int, 
         timestamp & 0xFFFFFFFF,
         ssrc,
     )
-    return head + bytes(data[payload_offset(data) :])
+    return head + payload

@@ -21,6 +21,8 @@ _log = logging.getLogger("utd_fsm.local.media_server")
 
 _FAREWELL = 0.3
 """Seconds that clients are given to take their `leave`, and webhooks to go out, when the server stops."""
+_CLOSING = 5.0
+"""Upper bound for closing the connections after that."""
 
 
 class MediaServer:
@@ -58,6 +60,7 @@ class MediaServer:
         self._webhook_url = webhook_url
         self._rooms: dict[str, Room] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._finishing: set[asyncio.Task[Any]] = set()
         self._runner: web.AppRunner | None = None
         self._url: str | None = None
 
@@ -113,6 +116,8 @@ class MediaServer:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         if tasks and not hard:
             await asyncio.wait(tasks, timeout=_FAREWELL)
+        if self._finishing:  # sockets: a matter of milliseconds, but never left open
+            await asyncio.wait(set(self._finishing), timeout=_CLOSING)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -136,15 +141,21 @@ class MediaServer:
         if self._rooms.get(room.name) is room:
             del self._rooms[room.name]
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Starts a background task: its error is logged, and it ends with the server at the latest."""
+    def spawn(self, work: Coroutine[Any, Any, None], *, finish: bool = False) -> asyncio.Task[None]:
+        """Starts a background task: its error is logged, and it ends with the server at the latest.
+
+        Args:
+            work: what to do.
+            finish: the server waits for it when it stops, and does not cancel it midway.
+        """
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        (self._finishing if finish else self._tasks).add(task)
         task.add_done_callback(self._finished)
         return task
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        self._finishing.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a background task failed", exc_info=error)
 

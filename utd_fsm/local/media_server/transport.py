@@ -239,16 +239,29 @@ class Transport:
         channel = self._channels.get(label)
         return channel is not None and channel.readyState == "open"
 
-    async def close(self) -> None:
-        """Tells the client and frees the sockets. May be called twice."""
+    async def close(self, *, silently: bool = False) -> None:
+        """Frees the sockets. May be called twice.
+
+        Args:
+            silently: without the messages by which the client would learn of it at once.
+        """
         if self._closed:
             return
         self._closed = True
-        if self._sctp is not None:
-            await self._sctp.stop()
-        await self._dtls.stop()
+        if not silently:
+            await self._say_goodbye()
         async with self._gathering:  # sockets that are just being opened are closed, too
             await self._ice.stop()
+        if silently:
+            await self._say_goodbye()  # into the void: it also ends the timers of both
+
+    async def _say_goodbye(self) -> None:
+        try:
+            if self._sctp is not None:
+                await self._sctp.stop()
+            await self._dtls.stop()
+        except ConnectionError as error:
+            _log.debug("%s: while closing: %r", self.name, error)
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         label = channel.label
