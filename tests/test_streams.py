@@ -117,6 +117,17 @@ def test_the_timeout_does_not_count_before_it_is_armed(pool: ThreadPoolExecutor)
         reading.result(LONG)
 
 
+def test_a_wait_that_began_long_before_the_arming_has_its_whole_timeout() -> None:
+    feed: Feed[int] = Feed(3, timeout=10, what="numbers", armed=False)
+    line = feed.stream._line
+    long_ago = time.monotonic() - 100
+    assert line.remaining(long_ago, 10) is None
+    feed.arm()
+    left = line.remaining(long_ago, 10)
+    assert left is not None
+    assert 0 < left <= 10
+
+
 def test_putting_wakes_a_waiting_thread(pool: ThreadPoolExecutor) -> None:
     feed: Feed[int] = Feed(3, what="numbers")
     stream = feed.stream
@@ -209,7 +220,7 @@ def test_many_producers_and_readers_lose_and_double_nothing(pool: ThreadPoolExec
         producer.result(LONG)
     feed.finish()
     read = [reader.result(LONG) for reader in readers]
-    assert sorted(sum(read, [])) == list(range(8000))
+    assert sorted(number for part in read for number in part) == list(range(8000))
     for part in read:
         for begin in range(0, 8000, 2000):
             mine = [number for number in part if begin <= number < begin + 2000]
