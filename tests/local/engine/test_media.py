@@ -15,22 +15,27 @@ import pytest
 from livekit import api, rtc
 from livekit.protocol import models
 
-from tests.media_servers import KINDS, MediaServers, livekit_server
+from tests.media_servers import KINDS, Kind, MediaServers, livekit_server
 from utd_fsm import wire
 from utd_fsm.testing import LocalEngine, local_engine
 
 from .support import Site, User, somebody
 
 pytestmark = pytest.mark.media
-GRACE = 2.0
+GRACE = 5.0
+
+
+def on(kind: Kind, grace: float) -> LocalEngine:
+    """An engine on this kind of media server; a missing livekit-server is a visible skip."""
+    MediaServers.require(kind)
+    binary = livekit_server() if kind == "livekit-server" else None
+    return local_engine(kind, livekit_binary=binary, party_grace=grace, reconcile_every=1)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def engine(request: pytest.FixtureRequest) -> Iterator[LocalEngine]:
-    """An engine on each kind of media server in turn; a missing livekit-server is a visible skip."""
-    MediaServers.require(request.param)
-    binary = livekit_server() if request.param == "livekit-server" else None
-    with local_engine(request.param, livekit_binary=binary, party_grace=GRACE, reconcile_every=1) as one:
+    """An engine on each kind in turn."""
+    with on(request.param, GRACE) as one:
         yield one
 
 
@@ -247,18 +252,23 @@ async def test_a_room_that_came_to_be_while_the_engine_was_down_is_deleted(engin
         await asyncio.to_thread(engine.start)
 
 
-async def test_a_call_outlives_a_kill_of_the_media_server(engine: LocalEngine, site: Site) -> None:
-    call = Call(site)
-    async with call.both_inside() as (hers, his):
-        await asyncio.to_thread(engine.media.restart, hard=True)
-        await asyncio.wait_for(asyncio.gather(hers.reconnected.wait(), his.reconnected.wait()), 60)
-        assert await asyncio.to_thread(call.status) == "active"
-        assert await members(engine, call.id) == sorted((call.alice.identity, call.bob.identity))
-        # the limit came back with the tokens
-        with pytest.raises(rtc.ConnectError):
-            async with inside(call.url, forged(engine, call.id, somebody())):
-                pass
-    await asyncio.to_thread(call.end)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_outlives_a_kill_of_the_media_server(kind: Kind) -> None:
+    engine = on(kind, 60)
+    await asyncio.to_thread(engine.__enter__)
+    try:
+        call = Call(Site(engine.process))
+        async with call.both_inside() as (hers, his):
+            await asyncio.to_thread(engine.media.restart, hard=True)
+            await asyncio.wait_for(asyncio.gather(hers.reconnected.wait(), his.reconnected.wait()), 60)
+            assert await asyncio.to_thread(call.status) == "active"
+            assert await members(engine, call.id) == sorted((call.alice.identity, call.bob.identity))
+            # the limit came back with the tokens
+            with pytest.raises(rtc.ConnectError):
+                async with inside(call.url, forged(engine, call.id, somebody())):
+                    pass
+    finally:
+        await asyncio.to_thread(engine.close)
 
 
 def test_users_are_strangers_to_the_media_servers_own_api(engine: LocalEngine, site: Site) -> None:
