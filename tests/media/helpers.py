@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from utd_fsm.errors import UTDConnectionError, UTDInputError
+from utd_fsm.media import AudioFrames
+from utd_fsm.media.outgoing import QUEUED_CHUNKS, Microphone
 from utd_fsm.models import UTDTrackSource
 
 if TYPE_CHECKING:
+    from utd_fsm.media.pulling import Puller
     from utd_fsm.room import Pixels, Samples
 
 T = TypeVar("T")
@@ -207,3 +211,44 @@ class FakeTrack:
         for stream in list(self.streams):
             await until(lambda stream=stream: not stream._queue or stream.closed)  # type: ignore[misc]
         await asyncio.sleep(0)
+
+
+AHEAD = 1
+"""Pieces that were mixed before a change: the one in hand."""
+
+
+def numbered(begin: int = 1, end: int = 10_000) -> Iterator[Samples]:
+    """20 ms each, all of one value, which counts up: every piece can be told from its neighbours."""
+    for number in range(begin, end):
+        yield np.full((960, 1), number, dtype=np.int16)
+
+
+def counting(begin: int = 1, end: int = 10_000) -> AudioFrames:
+    return AudioFrames(lambda: numbered(begin, end), 48_000, 1)
+
+
+def numbers(frames: list[Any]) -> list[int]:
+    """The value of each piece; every piece must be of one value."""
+    for frame in frames:
+        assert frame.dtype == np.int16
+        assert frame.shape == (960, 1)
+        assert (frame == frame[0, 0]).all()
+    return [int(frame[0, 0]) for frame in frames]
+
+
+async def filled(puller: Puller[Any] | None, count: int = QUEUED_CHUNKS) -> None:
+    assert puller is not None
+    await until(lambda: len(puller._queue) >= count or puller._over, "a full queue")
+
+
+async def hear(mic: Microphone, publication: FakePublication, count: int) -> list[Any]:
+    """Let so many pieces out, never faster than the source is pulled."""
+    frames: list[Any] = []
+    for _ in range(count):
+        await filled(mic._voice, 2)
+        frames += await publication.let(1)
+    return frames
+
+
+def pulling_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "utd-fsm-mic"]
