@@ -61,7 +61,7 @@ class WalkSession(BaseSession):
         self.rooms: list[ScriptedRoom] = []
         super().__init__(
             kind=UTDStreamType.AUDIO_CALL,
-            room_factory=self._make,  # type: ignore[arg-type]
+            room_factory=self._make,
             timing=TIMES,
             portal_=LoopPortal(),  # type: ignore[arg-type]
         )
