@@ -44,10 +44,15 @@ class Inbox:
         return [event for event in self.events if isinstance(event, kind)]
 
     async def wait(
-        self, kind: type[EventT], matches: Callable[[EventT], bool] = lambda _: True, *, since: int = 0
+        self,
+        kind: type[EventT],
+        matches: Callable[[EventT], bool] = lambda _: True,
+        *,
+        since: int = 0,
+        limit: float = PATIENCE,
     ) -> EventT:
         """The first of a kind that matches, posted before or from now on."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(limit):
             while True:
                 for event in self.events[since:]:
                     if isinstance(event, kind) and matches(event):

@@ -289,7 +289,7 @@ async def test_a_raw_event_names_livekits_own(media_servers: MediaServers) -> No
 @pytest.mark.media
 @pytest.mark.exhaustive
 async def test_a_dead_server_is_given_up_once(media_servers: MediaServers) -> None:
-    """16 s: LiveKit's own patience (fact 7)."""
+    """LiveKit's own patience: 15 s (fact 7), on a busy machine up to twice that."""
     server = MediaServerProcess("embedded").start()
     try:
         backend = LiveKitBackend(server)
@@ -298,7 +298,7 @@ async def test_a_dead_server_is_given_up_once(media_servers: MediaServers) -> No
         server.stop()
         await inbox.wait(Reconnecting)
         sending = asyncio.create_task(room.send_data(b"x"))
-        assert (await inbox.wait(Disconnected)).reason is LeaveReason.LOST
+        assert (await inbox.wait(Disconnected, limit=100)).reason is LeaveReason.LOST
         assert publication.closed
         with pytest.raises(UTDConnectionError):
             await sending

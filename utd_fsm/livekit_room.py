@@ -230,7 +230,7 @@ class LiveKitRoom:
         assert self._native is not None
         assert self._events is not None
         leaving = _background.spawn(self._native.disconnect())
-        # A room that is gone already has nothing to confirm, and LiveKit then may not answer at all (measured).
+        # A room that is gone already has nothing left to confirm.
         lost = self._events.gone.done()
         done, _ = await asyncio.wait({leaving}, timeout=GONE_LIMIT if lost else LEAVE_LIMIT)
         if not done and lost:
