@@ -358,6 +358,20 @@ def test_a_bearer_that_is_refused_again_is_a_refusal() -> None:
     assert caught.value.status_code == 401
 
 
+def test_one_request_mints_once_however_often_it_is_tried() -> None:
+    replies = [Reply(401), Reply(503), Reply(401, json={"message": "who are you"})]
+
+    def answer(seen: Seen) -> Reply:
+        return Reply(json=session(f"bearer-{len(stub.seen)}")) if "auth" in seen.path else replies.pop(0)
+
+    with http_stub(answer) as stub:
+        api = api_for(stub.url)
+        cred = api.authenticate("alice")
+        with pytest.raises(UTDEngineError, match="who are you"):
+            api.call(cred, CALL_ID)
+        assert stub.paths().count("POST /auth/session") == 2
+
+
 def test_a_renewal_that_fails_is_what_is_told() -> None:
     def answer(seen: Seen) -> Reply:
         if "auth" in seen.path and len(stub.seen) == 1:

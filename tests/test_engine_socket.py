@@ -393,4 +393,5 @@ def test_the_bearer_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
     ours = [record for record in caplog.records if record.name.startswith("utd_fsm")]
     assert ours
     # The server of this test logs what it receives; the client must not log what it sends.
-    assert not [record for record in ours if BEARER in record.getMessage()]
+    # The library cuts long frames in their middle: the beginning of a token counts as well.
+    assert not [record for record in ours if BEARER[:8] in record.getMessage()]

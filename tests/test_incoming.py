@@ -259,10 +259,15 @@ def test_one_that_no_longer_rings_is_skipped() -> None:
                 await other.tell(number)
             await other.tell(1, "missed", version=2)
             await other.tell(2, "active", version=2)
-            await until(lambda: incoming._known.get(call_id(2), None) and not incoming._rings(call_id(2)))
+            await until(lambda: len(incoming._queue) == 1)
+            # Old news of one that is over, and was never heard of before.
+            await other.tell(4, "ended", version=3)
+            await other.tell(4, "ringing", version=2)
             call = await incoming.next(WAIT)
             assert call is not None
             assert call.call_id == call_id(3)
+            with pytest.raises(UTDTimeoutError):
+                await incoming.next(0.2)
 
     on_loop(test)
 
@@ -462,13 +467,13 @@ def _call(number: int, status: str = "initiating", version: int = 1) -> UTDCall:
 
 
 def follow(
-    other: tuple[Engine, IncomingCalls, EngineApi, Credentials], number: int, **options: Any
+    other: tuple[Engine, IncomingCalls, EngineApi, Credentials], number: int, *, active: float = 0.1
 ) -> tuple[CallWatch, list[UTDCall], list[UTDStreamException]]:
     heard: list[UTDCall] = []
     errors: list[UTDStreamException] = []
-    timing = WatchTiming(ringing=0.05, active=0.1, quiet=60.0, backoff=0.2)
+    timing = WatchTiming(ringing=0.05, active=active, quiet=60.0, backoff=0.2)
     watch = CallWatch(
-        portal(), other[2], other[3], call_id(number), heard.append, on_error=errors.append, timing=timing, **options
+        portal(), other[2], other[3], call_id(number), heard.append, on_error=errors.append, timing=timing
     )
     return watch, heard, errors
 
@@ -512,8 +517,9 @@ def test_what_ended_while_the_socket_was_away_is_found_when_it_is_back() -> None
         async with bob() as all_of_it:
             other = all_of_it[0]
             other.set(1, "active", version=2)
-            _, heard, _ = follow(all_of_it, 1)
-            await until(lambda: len(other.connections) == 1 and heard)
+            _, heard, _ = follow(all_of_it, 1, active=60.0)  # a poll would come too late
+            await until(lambda: len(other.connections) == 1 and len(heard) >= 2)  # the snapshot, and a first look
+            await asyncio.sleep(0.3)
             other.set(1, "ended", version=3)  # and it is in no snapshot any more
             other.connections[0].transport.abort()
             await until(lambda: heard[-1].status is UTDCallStatus.ENDED)
