@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,9 +13,6 @@ from tests.media.helpers import (
     until,
 )
 from utd_fsm.media.outgoing import Microphone
-
-if TYPE_CHECKING:
-    pass
 
 
 @pytest.fixture
