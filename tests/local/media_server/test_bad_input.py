@@ -210,22 +210,48 @@ _UPGRADE = {
 }
 
 
-@pytest.mark.media
-async def test_what_a_participant_claims_of_its_identity_does_not_count(house: Studio) -> None:
-    """The packet on the wire names another sender: the server puts the true one in."""
-    _, bob = await house.join("alice"), await house.join("bob")
-    await bob.until(lambda: bob.sees("alice"))
-    room = house.server.find_room("room")
-    assert room is not None
-    peer = room.get("alice")
-    assert peer is not None
-    forged = models.DataPacket(
-        participant_identity="engine", user=models.UserPacket(payload=b"x", participant_identity="engine")
-    )
-    peer.on_data(peer.publishing, "_reliable", forged.SerializeToString())
-    (found,) = await bob.event("data_received")
-    assert found.participant is not None
-    assert found.participant.identity == "alice"
+async def test_what_a_participant_claims_of_its_identity_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The packet on the wire names another sender, in each of the four places: the server puts the true one in."""
+    server = MediaServer(key=KEY, secret=SECRET)
+    await server.start()
+    try:
+        mallory, other = await _peer(server), await _peer(server, identity="other")
+        sent: list[models.DataPacket] = []
+        monkeypatch.setattr(other, "send_data", lambda _label, raw: sent.append(models.DataPacket.FromString(raw)))
+        user = models.UserPacket(payload=b"x", participant_identity="engine", participant_sid="PA_engine")
+        forged = models.DataPacket(participant_identity="engine", participant_sid="PA_engine", user=user)
+        mallory.on_data(mallory.publishing, "_reliable", forged.SerializeToString())
+        (packet,) = sent
+        assert {packet.participant_identity, packet.user.participant_identity} == {"mallory"}
+        assert {packet.participant_sid, packet.user.participant_sid} == {mallory.sid}
+    finally:
+        await server.stop(hard=True)
+
+
+async def test_a_muted_track_is_not_forwarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its publisher still sends."""
+    server = MediaServer(key=KEY, secret=SECRET)
+    await server.start()
+    try:
+        peer, other = await _peer(server), await _peer(server, identity="other")
+        other.info.state = models.ParticipantInfo.ACTIVE
+        peer.publisher.add_track(rtc.AddTrackRequest(cid="microphone-id", type=models.AUDIO, source=models.MICROPHONE))
+        await peer.on_offer(OFFER, 1)
+        (downstream,) = other.subscriber.downstreams.values()
+        downstream.begin()
+        sent: list[bytes] = []
+        monkeypatch.setattr(other, "send_rtp", sent.append)
+        sound = packet(payload_type=111, ssrc=1234, extension=b"\x10\x05")
+        peer.on_rtp(peer.publishing, sound)
+        assert sent == [packet(payload_type=111, ssrc=1234)]
+        assert peer.publisher.mute(downstream.track.sid, True)
+        peer.on_rtp(peer.publishing, sound)
+        assert len(sent) == 1
+        assert peer.publisher.mute(downstream.track.sid, False)
+        peer.on_rtp(peer.publishing, sound)
+        assert len(sent) == 2
+    finally:
+        await server.stop(hard=True)
 
 
 @pytest.mark.media

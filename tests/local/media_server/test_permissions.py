@@ -90,8 +90,10 @@ async def test_data_without_the_grant_is_dropped_silently(house: Studio) -> None
 
 async def test_an_equal_permission_gives_no_event(house: Studio) -> None:
     alice = await house.join("alice")
-    await house.permit("alice")
-    await house.permit("alice", can_publish_sources=[api.TrackSource.MICROPHONE])
+    before = await house.lk.room.get_participant(who("alice"))
+    assert (await house.permit("alice")).version == before.version
+    changed = await house.permit("alice", can_publish_sources=[api.TrackSource.MICROPHONE])
+    assert changed.version > before.version
     await alice.event("participant_permissions_changed")
     assert alice.names().count("participant_permissions_changed") == 1
 

@@ -31,8 +31,8 @@ async def test_a_resume_keeps_everything(house: Studio, single: bool) -> None:
     await alice.event("data_received", lambda p: p.data == b"after")
 
 
-async def test_what_changed_while_the_link_was_down_is_told_at_the_resume(house: Studio) -> None:
-    alice, bob = await house.join("alice"), await house.join("bob")
+async def test_what_changed_while_the_link_was_down_is_told_at_the_resume(house: Studio, single: bool) -> None:
+    alice, bob = await house.join("alice", single=single), await house.join("bob", single=single)
     await alice.until(lambda: alice.sees("bob"))
     peer = house.server.find_room("room").get("alice")  # type: ignore[union-attr]
     assert peer is not None
