@@ -30,6 +30,9 @@ logging.basicConfig()
 
 def say(*words): print(*words, flush=True)
 
+def alarm_when_begun(slow):
+    threading.Thread(target=lambda: (slow.begun.wait(), os.kill(os.getpid(), signal.SIGALRM)), daemon=True).start()
+
 def child_says(work):
     r, w = os.pipe()
     pid = os.fork()
@@ -74,7 +77,7 @@ class Stop(BaseException): ...
 def handler(*_): raise Stop
 signal.signal(signal.SIGALRM, handler)
 slow = Slow()
-signal.setitimer(signal.ITIMER_REAL, 0.3)
+alarm_when_begun(slow)
 try: portal().call(slow, timeout=None, what="x")
 except Stop: say("stopped", slow.cancelled.wait(20))
 """
@@ -91,8 +94,9 @@ def handler(*_):
     say("handler", portal().call(lambda: number(3), what="from the handler"))
     lease.release(); lease.release()
 signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.3)
-try: portal().call(Slow(), timeout=None, what="waiting for bob")
+slow = Slow()
+alarm_when_begun(slow)
+try: portal().call(slow, timeout=None, what="waiting for bob")
 except UTDClosedError as error: say("closed:", error)
 """
     )

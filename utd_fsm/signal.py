@@ -10,11 +10,13 @@ import inspect
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import blinker
 from blinker._utilities import make_id  # the key under which blinker itself files a receiver
+from blinker.base import ANY_ID
 
 from utd_fsm.dispatcher import last_number
 from utd_fsm.errors import UTDInputError
@@ -81,9 +83,25 @@ class UTDSignal(blinker.NamedSignal):
 
     def _disconnect(self, receiver_id: Hashable, sender_id: Hashable) -> None:
         with _books:
-            super()._disconnect(receiver_id, sender_id)
+            if sender_id == ANY_ID:
+                # As blinker does it, but over a copy: a sender that is collected meanwhile takes its bucket out.
+                if self._by_receiver.pop(receiver_id, None) is not None:
+                    for bucket in tuple(self._by_sender.values()):
+                        bucket.discard(receiver_id)
+                self.receivers.pop(receiver_id, None)
+            else:
+                super()._disconnect(receiver_id, sender_id)
             if receiver_id not in self.receivers or not self._by_receiver.get(receiver_id):
                 self._since.pop(receiver_id, None)
+
+    def _make_cleanup_sender(self, sender_id: Hashable) -> Callable[[weakref.ref[Any]], None]:
+        clean_up = super()._make_cleanup_sender(sender_id)
+
+        def locked(ref: weakref.ref[Any]) -> None:
+            with _books:
+                clean_up(ref)
+
+        return locked
 
     def receivers_since(self, sender: object, number: int) -> list[Callable[..., Any]]:
         """The receivers for ``sender`` that were connected before emission ``number``."""
