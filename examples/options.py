@@ -32,6 +32,8 @@ def parser(about: str | None) -> argparse.ArgumentParser:
 def parse(known: argparse.ArgumentParser) -> argparse.Namespace:
     """Read the command line, and configure logging: the library never does."""
     given = known.parse_args()
+    if not given.verbose:
+        logging.getLogger("livekit").setLevel(logging.CRITICAL)  # it says ERROR when a call ends while it is set up
     logging.basicConfig(
         level=logging.INFO if given.verbose else logging.WARNING, format="%(asctime)s %(name)s: %(message)s"
     )

@@ -50,7 +50,11 @@ def run_engine(*, port: int, db: Path | None, media: str) -> int:
         console.print(f"[bold]engine[/]   http://127.0.0.1:{port}   (documentation: /docs)")
         console.print(f"[bold]media[/]    {server.url}   ({media})")
         console.print(f"[bold]calls[/]    {db or 'kept in memory, gone with the process'}")
-        console.print(f'UTDStreamClient("{settings.app_id}", "{settings.app_key}", base_url="http://127.0.0.1:{port}")')
+        # Each on one line however narrow the terminal: they are there to be copied.
+        made = f'UTDStreamClient("{settings.app_id}", "{settings.app_key}", base_url="http://127.0.0.1:{port}")'
+        console.print(f"[bold]python[/]   {made}", soft_wrap=True)
+        exported = f"UTD_ENGINE_URL=http://127.0.0.1:{port} UTD_APP_ID={settings.app_id} UTD_APP_KEY={settings.app_key}"
+        console.print(f"[bold]shell[/]    export {exported}", soft_wrap=True)
         serve(settings)
     except OSError as error:
         console.print(f"utd-fsm engine: cannot listen on 127.0.0.1:{port}: {error.strerror}; choose another --port")
