@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 
-from tests.engine_answers import api_for, engine, page, record
-from tests.http_stub import HttpStub, Reply, Seen, http_stub
+from tests.callee import WAIT, a_call, bob, call_id, more_than, on_loop, until
+from tests.http_stub import Reply
 from utd_fsm import signals
 from utd_fsm.call_feed import feed_of
-from utd_fsm.call_watch import CallWatch, WatchTiming
-from utd_fsm.engine_api import Credentials, EngineApi
-from utd_fsm.errors import UTDClosedError, UTDEngineError, UTDStreamException, UTDTimeoutError
-from utd_fsm.incoming import IncomingCalls, IncomingTiming
-from utd_fsm.models import UTDCall, UTDCallStatus
+from utd_fsm.errors import UTDClosedError, UTDTimeoutError
+from utd_fsm.incoming import IncomingTiming
+from utd_fsm.models import UTDCall
 from utd_fsm.portal import portal
-
-WAIT = 20.0
-QUICK = IncomingTiming(poll=0.02, backoff=0.1, socket_first=0.05, fresh=60.0)
 
 
 @pytest.fixture(autouse=True)
@@ -36,96 +26,6 @@ def _loop() -> Iterator[None]:
     lease = portal().hold()
     yield
     lease.release()
-
-
-def on_loop(test: Callable[[], Awaitable[None]]) -> None:
-    portal().call(test, timeout=60, what="the test")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(WAIT):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-def more_than(things: list[Any], number: int) -> bool:
-    return len(things) > number
-
-
-def is_at(heard: list[UTDCall], status: str) -> bool:
-    return bool(heard) and heard[-1].status == status
-
-
-def call_id(number: int) -> str:
-    return f"call_{number:024x}"
-
-
-class Engine:
-    """An engine's REST and socket sides over one list of calls."""
-
-    def __init__(self) -> None:
-        self.calls: dict[str, dict[str, Any]] = {}
-        self.connections: list[ServerConnection] = []
-        self.fail: Reply | None = None
-        self.gate: threading.Event | None = None
-        """Holds back the answers about single calls."""
-        self.rest: HttpStub
-        self.seq = 1
-
-    def set(self, number: int, status: str = "initiating", *, version: int | None = 1, **other: Any) -> None:
-        """What the record of call `number` is now; tells nobody."""
-        self.calls[call_id(number)] = record(status, call_id=call_id(number), version=version, **other)
-
-    async def tell(self, number: int, status: str = "initiating", *, version: int | None = 1, **other: Any) -> None:
-        """The same, and a frame to everybody."""
-        self.set(number, status, version=version, **other)
-        self.seq += 1
-        frame = {"event": "call", "data": self.calls[call_id(number)], "seq": self.seq}
-        for connection in self.connections:
-            with contextlib.suppress(ConnectionClosed):
-                await connection.send(json.dumps(frame))
-
-    def answer(self, seen: Seen) -> Reply:
-        """The REST side."""
-        if self.fail is not None:
-            return self.fail
-        url = urlsplit(seen.path)
-        wanted = url.path.removeprefix("/api/v1/calls").strip("/")
-        if wanted:
-            found = self.calls.get(wanted)
-            return Reply(json=found, gate=self.gate) if found else Reply(404, json={"message": "no such call"})
-        status = parse_qs(url.query).get("status", [None])[0]
-        return Reply(json=page(*[call for call in self.calls.values() if status in (None, call["status"])]))
-
-    async def __call__(self, connection: ServerConnection) -> None:
-        """The socket side."""
-        await connection.recv()
-        rows = [call for call in self.calls.values() if call["status"] in ("initiating", "ringing", "active")]
-        self.seq = 1
-        await connection.send(json.dumps({"event": "ready", "data": {"calls": rows}, "seq": 1}))
-        self.connections.append(connection)
-        await connection.wait_closed()
-
-    def polls(self) -> list[str]:
-        return [seen.path for seen in list(self.rest.seen) if seen.method == "GET"]
-
-
-@asynccontextmanager
-async def bob(
-    *, socket: bool = True, timing: IncomingTiming = QUICK, **options: Any
-) -> AsyncIterator[tuple[Engine, IncomingCalls, EngineApi, Credentials]]:
-    """An engine, and the one who is called."""
-    other = Engine()
-    async with serve(other, "127.0.0.1", 0) as server:
-        ws_url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/" if socket else None
-        with http_stub(engine(other.answer, ws_url=ws_url)) as other.rest:
-            api = api_for(other.rest.url)
-            cred = await portal().in_thread(lambda: api.authenticate("bob"))
-            incoming = IncomingCalls(portal(), api, cred, timing=timing, **options)
-            yield other, incoming, api, cred
-            incoming.close()
-            await until(lambda: not [c for c in other.connections if c.state.name == "OPEN"])
-            api.close()
 
 
 both_ways = pytest.mark.parametrize("socket", [True, False], ids=["socket", "polling"])
@@ -335,7 +235,7 @@ def test_a_waiter_that_goes_away_swallows_no_call() -> None:
             # The call is assigned, and the waiter is cancelled before it ever runs again.
             third = asyncio.create_task(incoming.next(WAIT))
             await until(lambda: incoming._waiters)
-            incoming._feed.publish(_call(2))
+            incoming._feed.publish(a_call(2))
             third.cancel()
             await asyncio.gather(third, return_exceptions=True)
             call = await incoming.next(WAIT)
@@ -455,105 +355,3 @@ def test_polls_stay_far_from_the_engines_limit() -> None:
     # 120 requests a minute are allowed: at one poll a second, each asking for one status and each third for two.
     timing = IncomingTiming()
     assert 60 / (timing.poll * 0.75) * 4 / 3 < 120
-
-
-# --- a session's own call
-
-
-def _call(number: int, status: str = "initiating", version: int = 1) -> UTDCall:
-    from utd_fsm.wire import read_call
-
-    return read_call(record(status, call_id=call_id(number), version=version), "test")
-
-
-def follow(
-    other: tuple[Engine, IncomingCalls, EngineApi, Credentials], number: int, *, active: float = 0.1
-) -> tuple[CallWatch, list[UTDCall], list[UTDStreamException]]:
-    heard: list[UTDCall] = []
-    errors: list[UTDStreamException] = []
-    timing = WatchTiming(ringing=0.05, active=active, quiet=60.0, backoff=0.2)
-    watch = CallWatch(
-        portal(), other[2], other[3], call_id(number), heard.append, on_error=errors.append, timing=timing
-    )
-    return watch, heard, errors
-
-
-def test_a_session_hears_of_its_own_call_and_of_no_other() -> None:
-    async def test() -> None:
-        async with bob() as all_of_it:
-            other = all_of_it[0]
-            other.set(1)
-            watch, heard, _ = follow(all_of_it, 1)
-            await until(lambda: other.connections)
-            await other.tell(2)
-            await other.tell(1, "active", version=2)
-            await until(lambda: heard and heard[-1].status is UTDCallStatus.ACTIVE)
-            assert {call.call_id for call in heard} == {call_id(1)}
-            watch.close()
-            watch.close()
-            await until(lambda: other.connections[0].state.name == "CLOSED")
-
-    on_loop(test)
-
-
-def test_without_a_socket_it_asks_until_the_call_is_over() -> None:
-    async def test() -> None:
-        async with bob(socket=False) as all_of_it:
-            other = all_of_it[0]
-            other.set(1)
-            _, heard, _ = follow(all_of_it, 1)
-            for version, status in enumerate(("ringing", "active", "ended"), 2):
-                other.set(1, status, version=version)
-                await until(partial(is_at, heard, status))
-            polls = len(other.polls())
-            await asyncio.sleep(0.3)
-            assert len(other.polls()) <= polls + 1  # one may have been under way
-
-    on_loop(test)
-
-
-def test_what_ended_while_the_socket_was_away_is_found_when_it_is_back() -> None:
-    async def test() -> None:
-        async with bob() as all_of_it:
-            other = all_of_it[0]
-            other.set(1, "active", version=2)
-            _, heard, _ = follow(all_of_it, 1, active=60.0)  # a poll would come too late
-            await until(lambda: len(other.connections) == 1 and len(heard) >= 2)  # the snapshot, and a first look
-            await asyncio.sleep(0.3)
-            other.set(1, "ended", version=3)  # and it is in no snapshot any more
-            other.connections[0].transport.abort()
-            await until(lambda: heard[-1].status is UTDCallStatus.ENDED)
-
-    on_loop(test)
-
-
-def test_trouble_is_told_and_survived() -> None:
-    async def test() -> None:
-        async with bob(socket=False) as all_of_it:
-            other = all_of_it[0]
-            watch, heard, errors = follow(all_of_it, 1)
-            await until(lambda: errors)
-            assert isinstance(errors[0], UTDEngineError)
-            assert errors[0].status_code == 404
-            other.set(1)
-            await until(lambda: heard)
-            watch.close()
-
-    on_loop(test)
-
-
-def test_all_who_follow_share_one_socket() -> None:
-    async def test() -> None:
-        async with bob() as all_of_it:
-            other, incoming, *_ = all_of_it
-            incoming.start()
-            watches = [follow(all_of_it, number)[0] for number in range(5)]
-            await until(lambda: other.connections)
-            await asyncio.sleep(0.1)
-            assert len(other.connections) == 1
-            for watch in watches:
-                watch.close()
-            await asyncio.sleep(0.1)
-            assert other.connections[0].state.name == "OPEN"  # somebody still listens
-
-    on_loop(test)

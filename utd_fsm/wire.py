@@ -443,8 +443,8 @@ def read_chat(message: Mapping[str, Any], identity: str | None) -> UTDChatMessag
 
     stamp = content.get("timestamp")
     try:
-        plausible = isinstance(stamp, (int, float)) and not isinstance(stamp, bool)
-        sent_at = datetime.fromtimestamp(stamp / 1000, UTC) if plausible else None
+        number = stamp if isinstance(stamp, (int, float)) and not isinstance(stamp, bool) else None
+        sent_at = datetime.fromtimestamp(number / 1000, UTC) if number is not None else None
     except (ValueError, OverflowError, OSError):
         sent_at = None
     return UTDChatMessage(
