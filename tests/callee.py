@@ -20,6 +20,7 @@ from utd_fsm.engine_api import Credentials, EngineApi
 from utd_fsm.incoming import IncomingCalls, IncomingTiming
 from utd_fsm.models import UTDCall
 from utd_fsm.portal import portal
+from utd_fsm.wire import read_call
 
 WAIT = 20.0
 QUICK = IncomingTiming(poll=0.02, backoff=0.1, socket_first=0.05, fresh=60.0)
