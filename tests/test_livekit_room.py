@@ -233,7 +233,7 @@ async def test_a_subscriber_quicker_than_the_publish_answer_is_not_lost(
 
 
 @pytest.mark.media
-async def test_a_text_that_never_ends_holds_up_nothing(media_server: MediaServerProcess) -> None:
+async def test_a_text_that_never_ends_holds_up_the_next_only_for_a_moment(media_server: MediaServerProcess) -> None:
     backend = LiveKitBackend(media_server)
     _, inbox = await backend.join("receiver")
     sender, _ = await backend.join("sender")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -571,6 +572,16 @@ async def test_text_carries_its_sender_even_before_he_is_listed(backend: Backend
     await sender.send_text("nobody listens", topic="elsewhere")
     await inbox.until(lambda: len(inbox.of(TextReceived)) == 3)
     assert inbox.of(TextReceived) == [TextReceived(text, "sender", CHAT_TOPIC) for text in texts]
+
+
+async def test_a_senders_texts_come_in_order_whatever_their_length(backend: Backend) -> None:
+    _, inbox = await backend.join("receiver")
+    sender, _ = await backend.join("sender")
+    texts = [secrets.token_hex(10_000 if number % 2 else 1) for number in range(60)]
+    for text in texts:
+        await sender.send_text(text, topic=CHAT_TOPIC)
+    await inbox.until(lambda: len(inbox.of(TextReceived)) == len(texts))
+    assert [event.text for event in inbox.of(TextReceived)] == texts
 
 
 async def test_data_without_the_grant_is_dropped_without_a_word(backend: Backend) -> None:

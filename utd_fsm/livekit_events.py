@@ -43,6 +43,9 @@ log = logging.getLogger("utd_fsm.room")
 TEXT_LIMIT = 15.0
 """Seconds in which a text stream, once opened, must be complete; an abandoned one is dropped."""
 
+ORDER_LIMIT = 2.0
+"""Seconds that a complete text waits for an earlier one of the same sender that is not."""
+
 # The numbers of livekit's DisconnectReason. 0 is what the client says when it gave up on a dead link (fact 7).
 _REASONS: dict[int, LeaveReason] = {
     0: LeaveReason.LOST,
@@ -138,6 +141,7 @@ class LiveKitEvents:
         self._publications = publications
         self._joined = False
         self._permission: Permission | None = None
+        self._texts: dict[str, asyncio.Task[Any]] = {}
         for name in get_args(EventTypes):
             native.on(name, self._handler(name))
         for topic in options.text_topics:
@@ -333,10 +337,17 @@ class LiveKitEvents:
         self._post(SpeakersChanged(tuple((speaker.identity, 1.0) for speaker in speakers)))
 
     def _on_text(self, reader: rtc.TextStreamReader, identity: str) -> None:
-        self._spawn(self._read_text(reader, identity))
+        before = self._texts.get(identity)
+        task = self._texts[identity] = self._spawn(self._read_text(reader, identity, before))
 
-    async def _read_text(self, reader: rtc.TextStreamReader, identity: str) -> None:
-        """Post a text when it is complete; those of one sender come in one channel, and so in order."""
+        def forget(done: asyncio.Task[Any]) -> None:
+            if self._texts.get(identity) is done:
+                del self._texts[identity]
+
+        task.add_done_callback(forget)
+
+    async def _read_text(self, reader: rtc.TextStreamReader, identity: str, before: asyncio.Task[Any] | None) -> None:
+        """Post a text when it is complete, and after those of the same sender that were begun before it."""
         try:
             async with asyncio.timeout(TEXT_LIMIT):
                 text = await reader.read_all()
@@ -345,6 +356,8 @@ class LiveKitEvents:
             return
         finally:
             reader.close()
+        if before is not None:  # the native reader completes a short one before a long one (measured)
+            await asyncio.wait({before}, timeout=ORDER_LIMIT)
         self._post(TextReceived(text, identity, reader.info.topic))
 
 
