@@ -200,7 +200,7 @@ class Studio:
 
     async def permit(self, identity: str, room: str = "room", **permission: Any) -> api.ParticipantInfo:
         """Sends the whole permission, as one has to; everything is allowed that is not named."""
-        whole = {"can_subscribe": True, "can_publish": True, "can_publish_data": True} | permission
+        whole: dict[str, Any] = {"can_subscribe": True, "can_publish": True, "can_publish_data": True} | permission
         request = api.UpdateParticipantRequest(room=room, identity=identity, permission=Permission(**whole))
         return await self.lk.room.update_participant(request)
 
