@@ -8,7 +8,6 @@ conftest.py; one that is not installed shows as a skip with its reason.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -22,10 +21,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
+from utd_fsm.local.processes import find_livekit_server
+
 Kind = Literal["embedded", "livekit-server"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 START_LIMIT = 60.0
-MISSING = "livekit-server is not installed: set UTD_LIVEKIT_SERVER to its path or put it on PATH"
+MISSING = "livekit-server is not installed: run scripts/install-livekit-server (it needs Go), or put one on PATH"
 
 _CONFIG = """\
 port: {port}
@@ -44,7 +45,8 @@ rtc:
 
 def livekit_server() -> str | None:
     """The path of LiveKit's server, or None."""
-    return os.environ.get("UTD_LIVEKIT_SERVER") or shutil.which("livekit-server")
+    found = find_livekit_server()
+    return str(found) if found else None
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------------------ when it sends
 
 
-async def test_silence_goes_out_before_start_and_the_source_is_not_touched(make: Callable[..., Microphone]) -> None:
+async def test_nothing_goes_out_before_start_and_the_source_is_not_touched(make: Callable[..., Microphone]) -> None:
     asked: list[int] = []
 
     def pieces() -> Iterator[Samples]:
@@ -46,7 +46,10 @@ async def test_silence_goes_out_before_start_and_the_source_is_not_touched(make:
     mic = make(AudioFrames(pieces, 48_000, 1))
     publication = FakePublication()
     mic.attach(publication)
-    assert numbers(await publication.let(5)) == [0] * 5
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert publication.capturing == 0  # silence queued in the track would be in the way of the first word
+    assert publication.frames == []
     assert asked == []
     assert pulling_threads() == []
     assert not mic.started

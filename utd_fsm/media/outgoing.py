@@ -128,7 +128,7 @@ class Microphone:
 
     @property
     def started(self) -> bool:
-        """Whether sources are heard; silence goes out before."""
+        """Whether sources are heard; nothing goes out before."""
         return self._started
 
     def attach(self, publication: Publication) -> None:
@@ -144,8 +144,9 @@ class Microphone:
 
     def start(self) -> None:
         """Let sources be heard from here on (in a call: it is active and the other has subscribed). Idempotent."""
-        self._started = True
-        self._update()
+        if not self._started:
+            self._started = True
+            self._update(anew=True)
 
     def pause(self) -> None:
         """Muted, or the link is down: nothing is sent and nothing pulled. Idempotent."""
@@ -197,9 +198,10 @@ class Microphone:
 
     def _update(self, *, anew: bool = False) -> None:
         """Pull what can be heard and nothing else; `anew`: what sends has changed."""
-        audible = self._publication is not None and not self._paused
+        # Nothing goes out before the start: silence queued in the track would be in the way of the first word.
+        audible = self._publication is not None and not self._paused and self._started
         heard: list[Puller[Samples]] = []
-        if audible and self._started:
+        if audible:
             base = self._line[0].puller if self._line else self._voice
             heard = [base] if base is not None else []
             heard += [playing.puller for playing in self._overs]
@@ -266,9 +268,6 @@ class Microphone:
 
     def _mixed(self) -> tuple[Samples, list[PlayingCore]]:
         """The next 20 ms, and what ended with them."""
-        silence: Samples = np.zeros((CHUNK, 1), dtype=np.int16)
-        if not self._started:
-            return silence, []
         base = self._line[0].puller if self._line else self._voice
         gain = min((playing.duck for playing in self._overs), default=1.0)
         mixed = self._taken(base).astype(np.float64)
