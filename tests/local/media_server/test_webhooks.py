@@ -76,6 +76,7 @@ async def test_the_whole_story_of_a_room_in_order(single: bool) -> None:
         config = api.RoomConfiguration(departure_timeout=1)
         alice = await house.join("alice", single=single, config=config, can_publish_sources=["microphone"])
         microphone = await house.tone(alice, 440)
+        await receiver.event("track_published")  # one taken back before its offer was never published
         await alice.me.unpublish_track(microphone.sid)
         await receiver.event("track_unpublished")
         await alice.room.disconnect()
