@@ -17,6 +17,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from utd_fsm.local.leash import parent_pid
+
 _PARENT_POLL = 0.25
 
 
@@ -72,7 +74,7 @@ async def _serve(arguments: argparse.Namespace, key: str, secret: str) -> None:
         remote_unmute=arguments.remote_unmute,
         media_host=arguments.media_host,
     )
-    parent = os.getppid()
+    parent = parent_pid()
     try:
         url = await server.start(arguments.host, arguments.port)
     except OSError as error:
