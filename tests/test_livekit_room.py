@@ -152,27 +152,49 @@ def test_the_adapter_loads_livekit_only_at_its_first_use() -> None:
 
 
 _FORK = """
-import asyncio, os
+import asyncio, os, signal, sys
 from utd_fsm.livekit_room import LiveKitRoom, warm_up
-from utd_fsm.errors import UTDClosedError
+from utd_fsm.errors import UTDStreamException
+signal.alarm(50)
+def join():
+    try:
+        asyncio.run(LiveKitRoom(print).connect("ws://127.0.0.1:9", "t"))
+    except UTDStreamException as error:
+        print(type(error).__name__, error, flush=True)
 asyncio.run(warm_up())
+if sys.argv[1] == "used":
+    join()
 child = os.fork()
 if not child:
-    async def join():
-        await LiveKitRoom(print).connect("ws://127.0.0.1:9", "t")
-    try:
-        asyncio.run(join())
-    except UTDClosedError as error:
-        print(error, flush=True)
+    signal.alarm(50)
+    join()
     os._exit(0)
 os.waitpid(child, 0)
+join()
 """
 
 
+def forked(before: str) -> list[str]:
+    command = [sys.executable, "-c", _FORK, before]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return shown.stdout.splitlines()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-def test_after_a_fork_the_child_is_told_why_not() -> None:
-    shown = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, check=True, timeout=60)
-    assert "forked" in shown.stdout
+def test_after_a_fork_from_a_process_that_used_livekit_the_child_is_told_why_not() -> None:
+    parent, child, again = forked("used")
+    assert child.startswith("UTDClosedError")
+    assert "forked" in child
+    assert parent.startswith("UTDConnectionError")
+    assert again.startswith("UTDConnectionError")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_warming_up_before_a_fork_costs_neither_side_anything() -> None:
+    """The native library answers in both: nobody listens on that port, and that is what each is told."""
+    child, parent = forked("warm")
+    assert child.startswith("UTDConnectionError")
+    assert parent.startswith("UTDConnectionError")
 
 
 @pytest.mark.media

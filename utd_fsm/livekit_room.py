@@ -60,31 +60,42 @@ PublicationT = TypeVar("PublicationT", bound=LiveKitPublication)
 _background = Background()
 
 
-_loaded_in: int | None = None
-"""The process in which the native library is loaded and its log scrubbed."""
+_loaded = False
+"""Whether LiveKit's client is imported, its native library mapped, and its log scrubbed. Stays true after a fork."""
+
+_begun_in: int | None = None
+"""The process in which the native library runs."""
 
 
 def _load() -> None:
-    global _loaded_in
-    from livekit.rtc._ffi_client import FfiClient
+    global _loaded
+    from livekit.rtc._ffi_client import get_ffi_lib
 
     scrub_logger("livekit")  # a refused join is logged with its whole token (fact 25)
+    get_ffi_lib()
+    _loaded = True
+
+
+def _begin() -> None:
+    global _begun_in
+    from livekit.rtc._ffi_client import FfiClient
+
     client = FfiClient.instance
     if client._pid != os.getpid():
         raise UTDClosedError(
             "LiveKit was in use in the parent process when it forked, and its native library does not survive that "
-            "(LiveKit fact 9). Fork first, or start workers with spawn."
+            "(LiveKit fact 9). Join rooms and make calls in the forked processes only, or start them with spawn."
         )
-    _loaded_in = os.getpid()
+    _begun_in = os.getpid()
 
 
 async def warm_up() -> None:
-    """Load LiveKit's native library (half a second, 17 MB, 10 native threads) off the loop thread. Idempotent, cheap.
+    """Load LiveKit's native library off the loop thread: half a second the first time. Idempotent.
 
-    Raises:
-        UTDClosedError: this process was forked from one that already used LiveKit.
+    It is loaded and not begun: beginning starts its threads, takes a millisecond, and is what no fork survives. So a
+    client may sign in before its process forks (a web server that loads the application first).
     """
-    if _loaded_in != os.getpid():
+    if not _loaded:
         await asyncio.to_thread(_load)
 
 
@@ -182,6 +193,8 @@ class LiveKitRoom:
             raise UTDStateError("this room object was used before; every join takes a new one", event="connect")
         self._used = True
         await warm_up()
+        if _begun_in != os.getpid():
+            _begin()
         from livekit import rtc
 
         single = self._options.single_peer_connection
