@@ -34,7 +34,7 @@ from utd_fsm.media import TestPattern, Tone
 from utd_fsm.testing import LocalEngine, strict_signals
 
 ROOT = Path(__file__).resolve().parent.parent
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```\s*$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"(?ms)^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```\s*$")
 _NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^>]+?) -->\s*\Z")
 CALLS_LAST = 1.0
 
@@ -144,11 +144,11 @@ class Stage:
         if {"client", "call", "video_call", "incoming"} & self.wants:
             client = names["client"] = stack.enter_context(self.engine.client())
             client.authenticate("alice", name="Alice")
-        for name, kind in (("call", UTDStreamType.AUDIO_CALL), ("video_call", UTDStreamType.VIDEO_CALL)):
-            if name in self.wants:
-                names[name] = stack.enter_context(client.call_session(kind))
-                names[name].start("bob")
-                names[name].wait_for_answer()
+            for name, kind in (("call", UTDStreamType.AUDIO_CALL), ("video_call", UTDStreamType.VIDEO_CALL)):
+                if name in self.wants:
+                    call = names[name] = stack.enter_context(client.call_session(kind))
+                    call.start("bob")
+                    assert call.wait_for_answer() == "active"
         if "incoming" in self.wants:
             names["incoming"] = self._ring(stack)
         if "room" in self.wants:

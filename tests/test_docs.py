@@ -64,6 +64,26 @@ def test_test_file_passes(block: Block, folder: Path) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
+@pytest.mark.media
+@pytest.mark.parametrize(
+    "code",
+    [
+        "assert call.status.value == 'ended'",
+        (
+            "from utd_fsm import signals\n"
+            "def receive(*_, **__):\n    raise AssertionError('in a receiver')\n"
+            "signals.call_status_changed.connect(receive)\ncall.end()\n"
+        ),
+        "import asyncio\nawait asyncio.sleep(0)\nassert call.status.value == 'ended'",
+    ],
+    ids=["wrong", "wrong in a receiver", "wrong and awaited"],
+)
+def test_an_example_that_is_wrong_fails(code: str, engine: LocalEngine, folder: Path) -> None:
+    """The harness sees what a reader would see; otherwise all of the above would be worth nothing."""
+    with pytest.raises((AssertionError, ExceptionGroup)):
+        Stage(engine, Block("wrong.md", 1, "python", code, None)).run()
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_example_is_python(block: Block) -> None:
     block.compiled()

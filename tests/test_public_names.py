@@ -1,4 +1,4 @@
-"""The public names and signatures, which applications rely on: a change here is a change for them, and for CHANGELOG.md.
+"""The public names and signatures, which applications rely on: a change here is one for them and for CHANGELOG.md.
 
 What is pinned may grow: a new name is added here on purpose, and none disappears by accident.
 """

@@ -9,6 +9,7 @@ Loop thread only; the facades are `utd_fsm.client.UTDCallSession` and `utd_fsm.a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -166,7 +167,7 @@ class CallSession(BaseSession):
             self._busy = UTDCall("", self._kind, UTDCallStatus.BUSY, self.identity or "", callee, callee_name=name)
             return self._busy
         self._follow(driver)
-        await self._go_in(driver)
+        await self._go_in(driver, look_first=key is not None)
         record = driver.snapshot()
         assert record is not None
         return record
@@ -273,10 +274,12 @@ class CallSession(BaseSession):
     @verb(timeout=30.0, overtakes=True)
     async def dispose(self) -> None:
         """End the call, leave, free everything. Idempotent; the session cannot be used again."""
-        if self._driver is not None and self._mine and self._driver.hang_up():
+        driver = self._driver
+        # A hang-up that is under way counts too: a start that failed midway leaves one, and the process may end next.
+        if driver is not None and self._mine and (driver.hang_up() or driver.view.state in ("ending", "withdrawing")):
             try:
                 async with asyncio.timeout(GOODBYE):
-                    await self._over(self._driver)
+                    await self._over(driver)
             except TimeoutError:
                 log.warning(
                     "%s: the engine has not agreed to the end yet; it is told in the background", self.describe()
@@ -359,6 +362,7 @@ class CallSession(BaseSession):
                 "first, or use another session",
                 state=driver.view.state,
                 event=event,
+                allowed=("end", "leave", "dispose"),
             )
 
     def _begin(self, role: Any, *, mine: bool, call_id: str | None = None) -> CallDriver:
@@ -404,7 +408,12 @@ class CallSession(BaseSession):
 
     def _needed(self, what: str) -> CallDriver:
         if self._driver is None:
-            raise UTDStateError(f"{what}: this session has no call; start() or accept() one first", event=what)
+            raise UTDStateError(
+                f"{what}: this session has no call; start() or accept() one first",
+                state="idle",
+                event=what,
+                allowed=("start", "ringing", "accept", "reject", "busy"),
+            )
         return self._driver
 
     async def _patiently(self, future: asyncio.Future[T], timeout: float | None, what: str) -> T:
@@ -428,14 +437,18 @@ class CallSession(BaseSession):
 
     # ------------------------------------------------------------------ media follows the call
 
-    async def _go_in(self, driver: CallDriver) -> None:
-        """Join and publish; an end that comes meanwhile stops that, a failure of that ends the call."""
-        entering = asyncio.ensure_future(self._join_and_publish())
+    async def _go_in(self, driver: CallDriver, *, look_first: bool = False) -> None:
+        """Join and publish; an end that comes meanwhile stops that, a failure of that ends the call.
+
+        Args:
+            driver: the call.
+            look_first: whether its ticket may be older than the call: the answer to a key that was used before.
+        """
+        entering = asyncio.ensure_future(self._join_and_publish(driver, look_first=look_first))
         try:
             await asyncio.wait({entering, driver.final}, return_when=asyncio.FIRST_COMPLETED)
             if entering.done():
-                entering.result()
-                return
+                await self._entered(entering, driver)
         except BaseException as error:
             if isinstance(error, UTDStreamException):
                 if driver.view.is_final:
@@ -448,7 +461,20 @@ class CallSession(BaseSession):
                 entering.cancel()
                 await asyncio.gather(entering, return_exceptions=True)
 
-    async def _join_and_publish(self) -> None:
+    async def _entered(self, entering: asyncio.Future[None], driver: CallDriver) -> None:
+        try:
+            entering.result()
+        except UTDStreamException:
+            # The engine deletes the room of a call that is over, and LiveKit may tell of that before the engine does.
+            with contextlib.suppress(UTDStreamException):
+                await driver.look()
+            raise
+
+    async def _join_and_publish(self, driver: CallDriver, *, look_first: bool) -> None:
+        if look_first:
+            await driver.look()
+            if driver.view.is_final:
+                return
         await self._join()
         sources = [UTDTrackSource.MICROPHONE]
         if self._kind.has_video:
