@@ -32,8 +32,8 @@ MAY_SPEAK = Permission(can_publish=True, sources=frozenset({UTDTrackSource.MICRO
 class MemoryEngine:
     """One engine. Belongs to the loop it was made on."""
 
-    def __init__(self) -> None:
-        self.media = MemoryServer(paced=False)
+    def __init__(self, *, paced: bool = False) -> None:
+        self.media = MemoryServer(paced=paced)
         self.store = Store(":memory:")
         self.calls = Calls(self.store)
         self.watchers: dict[str, list[Watcher]] = defaultdict(list)
@@ -66,7 +66,10 @@ class MemoryEngine:
         changed: UTDCall | None = None
         refused: Refused | None = None
         with self.store.transaction():
-            known = None if parsed is None else idempotency.recall(self.store, identity, parsed, print_)
+            try:
+                known = None if parsed is None else idempotency.recall(self.store, identity, parsed, print_)
+            except Refused as refusal:
+                raise _error(refusal, route) from None
             if known is None:
                 try:
                     stepped = verb()
@@ -97,7 +100,7 @@ class MemoryEngine:
     def committed(self, record: UTDCall) -> None:
         if self.pushing:
             self.push(record)
-        if record.status.is_terminal:
+        if record.status.is_terminal and record.call_id in self.media.rooms:
             self.media.delete_room(record.call_id)
 
     def ticket(self, record: UTDCall, identity: str) -> UTDCallTicket:

@@ -21,7 +21,7 @@ from utd_fsm.errors import (
     UTDStreamException,
     UTDTimeoutError,
 )
-from utd_fsm.models import UTDCall, UTDCallStatus, UTDStreamType
+from utd_fsm.models import UTDCall, UTDCallStatus, UTDConnectionState, UTDStreamType
 from utd_fsm.room import LeaveReason
 from utd_fsm.sessions.call import CallSession
 from utd_fsm.sessions.call_driver import CallTiming
@@ -54,7 +54,7 @@ class World:
             identity=device.identity,
             room_factory=self.engine.media.room_factory,
             timing=SHORT,
-            portal_=LoopPortal(),  # type: ignore[arg-type]
+            portal_=LoopPortal(),
         )
         self.sessions.append(made)
         return made
@@ -519,7 +519,12 @@ async def test_a_deleted_room_is_first_a_look_at_the_record(world: World) -> Non
     world.engine.pushing = False
     states: list[str] = []
     record = caller.connection.set
-    caller.connection.set = lambda value, **extra: (states.append(str(value)), record(value, **extra))[1]  # type: ignore[method-assign]
+
+    def note(value: UTDConnectionState, **extra: Any) -> bool:
+        states.append(value.value)
+        return record(value, **extra)
+
+    caller.connection.set = note  # type: ignore[method-assign]
     await do(callee.end)
     assert (await over(caller)).end_reason == "callee_hangup"
     assert "force_exit" not in states
