@@ -382,6 +382,8 @@ class ClientCore:
     def _open(self) -> None:
         """Hold the loop thread from the first use on, and have the sessions ended when the interpreter exits."""
         self._refuse_closed()
+        if self.pid != os.getpid():
+            self.after_fork()  # what it holds is the parent's loop thread
         if self._lease is None:
             self._lease = portal().hold()
             self._farewell = portal().at_exit(self._end_sessions)
