@@ -227,9 +227,7 @@ def method(node: ast.FunctionDef | ast.AsyncFunctionDef, flavour: Flavour) -> li
             expression = f"{result}._around({expression})"
     elif kind == "wait":
         parameters = f"self, {written}" if written else "self"
-        expression = flavour.call(
-            f"self._wait(self._core.{name}, {passed.replace('timeout', 'timeout=timeout') if passed == 'timeout' else passed})"
-        )
+        expression = flavour.call(f"self._wait(self._core.{name}, {passed})")
     else:
         parameters = f"self, {written}" if written else "self"
         if "Feed" in raw:
@@ -315,7 +313,7 @@ def facade_class(target: Target, flavour: Flavour) -> list[str]:
             lines += [
                 "    @property",
                 f"    def incoming_calls(self) -> {kind}:",
-                '        """The calls that ring for this identity, one after the other; iteration ends when the client is closed."""',
+                '        """The calls that ring for this identity; iteration ends when the client is closed."""',
                 f"        return {kind}(self, self._core.wait_for_call)",
                 "",
             ]

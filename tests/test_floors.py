@@ -84,13 +84,14 @@ def imported(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(tree):
         if id(node) in typing_only:
             continue
-        names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(inside[: len(inside) - node.level]) if node.level else ""
             whole = ".".join(part for part in (base, node.module or "") if part)
             names = [f"{whole}.{alias.name}" for alias in node.names] if whole == "utd_fsm" else [whole]
+        else:
+            continue
         for name in names:
             parts = name.split(".")
             if parts[0] == "utd_fsm" and len(parts) > 1:

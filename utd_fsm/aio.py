@@ -843,7 +843,7 @@ class UTDCallSession(AwaitableFacade):
             UTDTimeoutError: neither came in time.
             UTDStateError: there is no call.
         """
-        return await self._wait(self._core.wait_for_answer, timeout=timeout)
+        return await self._wait(self._core.wait_for_answer, timeout)
 
     async def wait_until_ended(self, timeout: float | None = 14500.0) -> UTDCall:
         """Wait until the call is over, whoever ended it.
@@ -858,7 +858,7 @@ class UTDCallSession(AwaitableFacade):
             UTDTimeoutError: it is not over yet.
             UTDStateError: there is no call.
         """
-        return await self._wait(self._core.wait_until_ended, timeout=timeout)
+        return await self._wait(self._core.wait_until_ended, timeout)
 
     async def close(self) -> None:
         """`dispose`, under the name Python has for it."""
@@ -1060,11 +1060,11 @@ class UTDStreamClient(AwaitableFacade):
             UTDTimeoutError: nobody called.
             UTDStateError: nobody is signed in.
         """
-        return await self._wait(self._core.wait_for_call, timeout=timeout)
+        return await self._wait(self._core.wait_for_call, timeout)
 
     @property
     def incoming_calls(self) -> AsyncIncomingCalls:
-        """The calls that ring for this identity, one after the other; iteration ends when the client is closed."""
+        """The calls that ring for this identity; iteration ends when the client is closed."""
         return AsyncIncomingCalls(self, self._core.wait_for_call)
 
     async def dispose(self, *, timeout: float | None = 30.0) -> None:

@@ -820,7 +820,7 @@ class UTDCallSession(BlockingFacade):
             UTDTimeoutError: neither came in time.
             UTDStateError: there is no call.
         """
-        return self._wait(self._core.wait_for_answer, timeout=timeout)
+        return self._wait(self._core.wait_for_answer, timeout)
 
     def wait_until_ended(self, timeout: float | None = 14500.0) -> UTDCall:
         """Wait until the call is over, whoever ended it.
@@ -835,7 +835,7 @@ class UTDCallSession(BlockingFacade):
             UTDTimeoutError: it is not over yet.
             UTDStateError: there is no call.
         """
-        return self._wait(self._core.wait_until_ended, timeout=timeout)
+        return self._wait(self._core.wait_until_ended, timeout)
 
     def close(self) -> None:
         """`dispose`, under the name Python has for it."""
@@ -1035,11 +1035,11 @@ class UTDStreamClient(BlockingFacade):
             UTDTimeoutError: nobody called.
             UTDStateError: nobody is signed in.
         """
-        return self._wait(self._core.wait_for_call, timeout=timeout)
+        return self._wait(self._core.wait_for_call, timeout)
 
     @property
     def incoming_calls(self) -> IncomingCalls:
-        """The calls that ring for this identity, one after the other; iteration ends when the client is closed."""
+        """The calls that ring for this identity; iteration ends when the client is closed."""
         return IncomingCalls(self, self._core.wait_for_call)
 
     def dispose(self, *, timeout: float | None = 30.0) -> None:

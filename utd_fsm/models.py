@@ -17,17 +17,19 @@ from typing import Any, NoReturn
 class ReadOnlyDict(dict[str, Any]):
     """A dict nobody changes: prints, pickles and goes into JSON like one."""
 
-    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        raise TypeError("this is a snapshot and cannot be changed; copy it with dict(...) first")
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
     def __reduce__(self) -> tuple[Any, ...]:
         return ReadOnlyDict, (dict(self),)
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset((key, repr(value)) for key, value in self.items()))
+
+
+def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
+    raise TypeError("this is a snapshot and cannot be changed; copy it with dict(...) first")
+
+
+for _name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update"):
+    setattr(ReadOnlyDict, _name, _refuse)
 
 
 NOTHING: Mapping[str, Any] = ReadOnlyDict()

@@ -86,8 +86,8 @@ class MemoryEngine:
         if changed is not None:
             self.committed(changed)
         if refused is not None or answer.status >= 400:
-            body = answer.body
-            raise _error(refused or Refused(answer.status, str(body.get("message")), str(body.get("code"))), route)
+            kept = answer.body
+            raise _error(refused or Refused(answer.status, str(kept.get("message")), str(kept.get("code"))), route)
         return wire.read_call(dict(answer.body), route)
 
     def by_itself(self, event: Callable[[], Stepped | None]) -> None:
