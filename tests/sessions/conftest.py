@@ -17,6 +17,7 @@ SHORT = Timing(
     grant=0.2,
     first_reading=0.0,
     farewell=1.0,
+    departure=0.02,
     settle=0.1,
 )
 

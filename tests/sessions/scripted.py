@@ -21,12 +21,16 @@ class TimerLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return 1000.0
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         handle = super().call_at(when, callback, *args, context=context)
         self._kept.append((when - self.time(), handle))
         return handle
+
+    def running(self, length: float) -> int:
+        """How many timers of this length run."""
+        return sum(1 for kept in self._kept if abs(kept[0] - length) < 1e-6 and not kept[1].cancelled())
 
     def fire(self, least: float, most: float | None = None) -> int:
         """Fire all timers of this length (or between these two); how many there were."""
@@ -39,19 +43,31 @@ class TimerLoop(asyncio.SelectorEventLoop):
         return len(chosen)
 
 
+class LoopLease:
+    """Counts in its portal."""
+
+    def __init__(self, portal: LoopPortal) -> None:
+        self.portal, self.released = portal, False
+        portal.held += 1
+
+    def release(self) -> None:
+        if not self.released:
+            self.released = True
+            self.portal.held -= 1
+
+
 class LoopPortal:
     """What a session needs of a portal, on whatever loop runs."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        """Leases that are not released."""
 
     def spawn(self, coro: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         return asyncio.create_task(coro, name=name)
 
-    def hold(self) -> LoopPortal:
-        return self
-
-    released = False
-
-    def release(self) -> None:
-        pass
+    def hold(self) -> LoopLease:
+        return LoopLease(self)
 
     def at_exit(self, fn: Callable[[], Any]) -> Callable[[], None]:
         return lambda: None
@@ -207,7 +223,7 @@ class Nobody:
 
     def start_now(self) -> None: ...
 
-    def finish(self, error: Exception | None = None) -> None: ...
+    def finish(self, error: Exception | None = None, ended_by: str = "") -> None: ...
 
 
 async def turns(count: int = 40) -> None:

@@ -235,6 +235,10 @@ class Walk:
                 assert pub == world.pub, f"published is {pub}, the model's is {world.pub}{story}"
         heard = session.feeding.sends
         assert heard == (is_now == ("connected", "on")), f"sound is {'' if heard else 'not '}sent{story}"
+        counts = is_now == ("connected", "waiting")
+        assert self.loop.running(TIMES.grant) == counts, f"the 10 s {'do not ' if counts else ''}run{story}"
+        away = world.was and world.room != "in"
+        assert self.loop.running(TIMES.grace) == away, f"the 60 s {'do not ' if away else ''}run{story}"
         assert session.can_publish.value is False or world.room is not None
 
     async def end(self) -> None:

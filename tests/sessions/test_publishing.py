@@ -265,6 +265,7 @@ async def test_a_moderator_mutes_and_only_we_unmute() -> None:
     await r.on()
     r.room.tracks[MIC].muted = True
     r.driver.muted_by_other()
+    await turns()
     assert r.driver.state == "muted"
     assert not r.feeding.sends
     # An unmute from outside is undone: the application did not ask to be heard.

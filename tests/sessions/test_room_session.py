@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,9 +25,10 @@ from utd_fsm.errors import (
     UTDTimeoutError,
 )
 from utd_fsm.media import Silence, TestPattern, Tone
-from utd_fsm.models import UTDConnectionState, UTDRoomEvent, UTDStreamType, UTDTrackSource
-from utd_fsm.room import Permission, Raw, RoomOptions
+from utd_fsm.models import UTDConnectionState, UTDParticipant, UTDRoomEvent, UTDStreamType, UTDTrackSource
+from utd_fsm.room import LeaveReason, Permission, Raw, RoomOptions
 from utd_fsm.sessions.base import BaseSession
+from utd_fsm.sessions.others import Others
 from utd_fsm.sessions.room import RoomSession
 from utd_fsm.sessions.timing import Timing
 from utd_fsm.testing import MemoryServer
@@ -112,6 +113,7 @@ async def test_when_a_verb_returns_the_observables_show_it() -> None:
         await h.settled()
         assert names(bob) == ["ann"]
         await ann.perform(ann.disconnect)
+        await eventually(lambda: names(bob) == [])
         assert (ann.connected.value, ann.can_publish.value, names(ann)) == (False, False, [])
         assert ann.local_participant is None
         assert state(ann) == "disconnected"
@@ -200,9 +202,13 @@ async def test_force_exit_tells_those_who_wait_to_be_connected() -> None:
         ann = await h.join("ann", timing=replace(SHORT, grace=0.1))
         h.server.stop()
         await eventually(lambda: not ann.connected.value)
-        with pytest.raises(UTDConnectionError, match="lost"):
-            await ann.connected.wait_for(True, timeout=20)  # type: ignore[attr-defined]
+        for _ in "during", "after":
+            with pytest.raises(UTDConnectionError, match="lost"):
+                await ann.connected.wait_for(True, timeout=20)  # type: ignore[attr-defined]
         assert ann.connection.value is UTDConnectionState.FORCE_EXIT
+        h.server.start()
+        await ann.perform(ann.connect, h.server.url, h.server.token("ann", ROOM))
+        assert await ann.connected.wait_for(True, timeout=20) is True  # type: ignore[attr-defined]
 
 
 # -------------------------------------------------------------------------------------------------- others, speakers
@@ -232,6 +238,31 @@ async def test_others_who_seem_to_leave_while_the_link_is_mended_stay_until_it_i
         await eventually(lambda: names(ann) == ["bob"])
         assert [] not in shown
         assert names(bob) == ["ann"]
+
+
+async def test_who_seems_to_leave_right_before_or_after_a_reconnect_stays_until_it_is_settled() -> None:
+    """LiveKit says that everybody left, and then that it reconnects (measured on a full reconnect)."""
+    shown: list[list[str]] = []
+    others = Others(lambda them: shown.append([one.identity for one in them]), replace(SHORT, settle=0.3))
+    bob, cid, dan = (UTDParticipant(name) for name in ("bob", "cid", "dan"))
+    others.back([bob, cid])
+    others.read([])
+    others.away()
+    others.read([])
+    await asyncio.sleep(0.1)
+    assert shown == [["bob", "cid"], ["bob", "cid"]]
+    others.back([cid])
+    others.read([])
+    others.read([dan, bob])
+    await asyncio.sleep(0.1)
+    assert shown[-1] == ["bob", "cid", "dan"], "it is not settled yet"
+    await eventually(lambda: shown[-1] == ["bob", "dan"])
+    others.read([dan])
+    assert shown[-1] == ["bob", "dan"]
+    await eventually(lambda: shown[-1] == ["dan"])
+    others.gone()
+    assert shown[-1] == []
+    assert [] not in shown[:-1]
 
 
 async def test_speakers_keep_since_when_they_speak() -> None:
@@ -496,6 +527,7 @@ class EngineSession(BaseSession):
         self.order: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.looks: list[object] = []
         h.sessions.append(self)
 
     async def _ticket(self, reason: str) -> tuple[str, str]:
@@ -509,6 +541,10 @@ class EngineSession(BaseSession):
 
     def _on_room_metadata(self, metadata: str) -> None:
         self.order.append(f"metadata {metadata}")
+
+    async def _before_removal(self, reason: object) -> None:
+        self.looks.append(reason)
+        await self.gate.wait()
 
     async def _resync(self, age: float) -> None:
         self.order.append("resync")
@@ -652,6 +688,7 @@ async def test_after_a_long_absence_the_engine_is_asked_before_the_sources_hear(
         await eventually(lambda: "resync" in bob.order)
         await h.settled()
         assert bob._sources[UTDTrackSource.MICROPHONE].state == "on", "told before the engine was asked"
+        assert bob.can_publish.value is True
         bob.gate.set()
         await eventually(lambda: bob._sources[UTDTrackSource.MICROPHONE].state == "waiting")
         assert bob.order == ["metadata 1", "metadata 1", "resync", "resynced"]
@@ -686,6 +723,38 @@ async def test_a_link_that_breaks_in_the_resync_begins_it_anew() -> None:
         assert bob.order == ["resync"], "the first one was given up"
         h.server.mend(ROOM, "bob")
         await eventually(lambda: bob.order == ["resync", "resync", "resynced"])
+
+
+async def test_nothing_is_sent_while_the_owner_looks_after_a_removal() -> None:
+    async with house() as h:
+        bob = EngineSession(h, "bob")
+        await bob._join()
+        await bob._enable(UTDTrackSource.MICROPHONE)
+        bob.gate.clear()
+        h.server.delete_room(ROOM)
+        await eventually(lambda: bob.looks == [LeaveReason.ROOM_DELETED])
+        assert state(bob) == "connected", "force_exit must not flash up before the look is over"
+        assert bob._sources[UTDTrackSource.MICROPHONE].state == "off"
+        with pytest.raises(UTDStateError):
+            await bob.perform(bob.run, lambda room: room)
+        bob.gate.set()
+        await eventually(lambda: state(bob) == "force_exit")
+
+
+async def test_the_loop_is_held_until_the_last_goodbye_and_what_feeds_is_closed() -> None:
+    async with house() as h:
+        ann = await h.join("ann")
+        held = cast("LoopPortal", ann._portal)
+        assert held.held == 1
+        await ann.perform(ann.set_microphone, True, source=Tone(440))
+        media = ann._sources._media[UTDTrackSource.MICROPHONE]
+        await ann.perform(ann.disconnect)
+        await eventually(lambda: held.held == 0)
+        assert media._closed
+        await ann.perform(ann.connect, h.server.url, h.server.token("ann", ROOM))
+        assert held.held == 1
+        await ann.perform(ann.set_microphone, True)
+        assert ann._sources._media[UTDTrackSource.MICROPHONE] is not media, "opened afresh for each stay"
 
 
 async def test_no_video_in_audio_sessions() -> None:

@@ -130,6 +130,7 @@ class SessionCore(SessionHooks):
         self.remote_participants = self._observable(nobody, "remote_participants", signals.remote_participants_changed)
         silence: tuple[UTDSpeaker, ...] = ()
         self.speakers = self._observable(silence, "speakers", signals.speakers_changed)
+        self._of_a_stay = (self.can_publish, self.remote_participants, self.speakers)
         self._others = Others(self._others_changed, self._timing)
         self._sources = Sources(
             self._portal,
@@ -168,11 +169,21 @@ class SessionCore(SessionHooks):
             if not observable.finished:
                 observable.finish(error)
 
-    def _give_up_waiting(self, observable: BaseObservable[Any], error: Callable[[], UTDStreamException]) -> None:
-        """Who waits for a value of this stay gets ``error()``; whoever asks later waits for the next stay."""
-        if not observable.finished:
-            observable.finish(error)
-            observable.reopen()
+    def _tell_who_waits(self, state: str) -> None:
+        """Nothing that this stay in the room could show comes any more: who waits for it is told so.
+
+        After a force_exit also who begins to wait, until the next join; after leaving, the session is as at first.
+        """
+        if state == "connecting":
+            for observable in (self.connected, *self._of_a_stay):
+                observable.reopen()
+        elif state == "force_exit":
+            for observable in (self.connected, *self._of_a_stay):
+                observable.finish(self._why_out)
+        elif state == "disconnected":
+            for observable in self._of_a_stay:
+                observable.finish(self._why_out)
+                observable.reopen()
 
     def _emit(self, signal: UTDSignal, **payload: Any) -> None:
         """Announce with a module-level signal; the sender is the public session."""
@@ -276,8 +287,7 @@ class SessionCore(SessionHooks):
             elif state in _OUT and step.before not in _OUT:
                 self._gone(state)
             self._show_connection()
-            if state == "force_exit":
-                self._give_up_waiting(self.connected, self._why_out)
+            self._tell_who_waits(state)
         news, self._news = self._news, None
         if news is not None:
             news.set()
@@ -341,9 +351,6 @@ class SessionCore(SessionHooks):
         self._others.gone()
         self.speakers.set(())
         self.can_publish.set(False)
-        if state != "closed":
-            for observable in (self.can_publish, self.remote_participants, self.speakers):
-                self._give_up_waiting(observable, self._why_out)
         lease, self._lease = self._lease, None
         if lease is not None:
             # Given-up tries and goodbyes outlive the stay, and need the loop.

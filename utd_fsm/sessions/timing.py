@@ -31,5 +31,7 @@ class Timing:
     """After a return a grant that is found missing was forgotten, not taken away: LiveKit may tell it a little late."""
     farewell: float = 3.0
     """How long leaving waits for LiveKit's goodbye; it goes on in the background."""
+    departure: float = 0.1
+    """Before one who is not listed any more counts as gone: LiveKit says that all left just before it reconnects."""
     settle: float = 4.0
     """After a reconnect, before those who are not listed again count as gone (silent ones are listed 3 s late)."""
