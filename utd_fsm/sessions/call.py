@@ -34,6 +34,10 @@ T = TypeVar("T")
 Watch = Callable[[str, Callable[[UTDCall], None]], Callable[[], None]]
 """Follow a call by its id; returns what stops following. Safe to call on the loop thread."""
 
+LONG_JOIN = 3.0
+"""Seconds after which a join that still lasts is a reason to look at the call. LiveKit's client does not notice that the
+room it is joining was deleted, as the room of a finished call is, and tries on for 15 s."""
+
 GOODBYE = 4.0
 """Seconds that leaving waits for the engine to agree to an end; it is told in the background after that."""
 
@@ -446,7 +450,10 @@ class CallSession(BaseSession):
         """
         entering = asyncio.ensure_future(self._join_and_publish(driver, look_first=look_first))
         try:
-            await asyncio.wait({entering, driver.final}, return_when=asyncio.FIRST_COMPLETED)
+            while not (entering.done() or driver.final.done()):
+                over = asyncio.wait({entering, driver.final}, timeout=LONG_JOIN, return_when=asyncio.FIRST_COMPLETED)
+                if not (await over)[0]:
+                    driver.look_soon()
             if entering.done():
                 await self._entered(entering, driver)
         except BaseException as error:

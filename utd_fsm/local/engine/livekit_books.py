@@ -142,7 +142,7 @@ class Books:
             call = self._store.call(name)
             if call is None or call.status.is_terminal:
                 if event.event in ("room_started", "participant_joined", "track_published"):
-                    await self._remove_stray(name, call, somebody_joins=event.event == "room_started")
+                    await self._remove_stray(name, call)
             elif event.event == "room_started":
                 await self._look(call)
             elif event.event == "participant_joined":
@@ -157,23 +157,20 @@ class Books:
 
     # --- the rules, all under the room's lock
 
-    async def _remove_stray(self, name: str, call: UTDCall | None, *, somebody_joins: bool = False) -> None:
+    async def _remove_stray(self, name: str, call: UTDCall | None) -> None:
         """A room that has no right to be: its call is over, or was never ours."""
         if call is not None or self._settings.sole_owner:
-            await self._delete(name, somebody_joins=somebody_joins)
+            await self._delete(name)
             if call is not None:
                 self._store.set_cleared(name)
 
-    async def _delete(self, name: str, *, somebody_joins: bool = False) -> None:
+    async def _delete(self, name: str) -> None:
         """Delete a room, but nobody in the middle of a join: LiveKit's client does not notice that, tries three times
-        more, 15 s each, and makes the room anew each time (measured on both servers). Once in, it goes at once.
-
-        A room that has just started has somebody who joins, and who may not be listed yet.
-        """
+        more, 15 s each, and makes the room anew each time (measured on both servers). Once in, it goes at once."""
         until = time.monotonic() + MID_JOIN
         while time.monotonic() < until:
             there = await self._api.participants(name)
-            if all(who.state == models.ParticipantInfo.State.ACTIVE for who in there) and (there or not somebody_joins):
+            if all(who.state == models.ParticipantInfo.State.ACTIVE for who in there):
                 break
             await asyncio.sleep(0.03)
         await self._api.delete_room(name)
