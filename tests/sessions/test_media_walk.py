@@ -308,7 +308,7 @@ def walk(numbers: Iterable[int], *, dispose: bool = False) -> tuple[list[str], s
         loop.close()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 10_000), max_size=60), st.booleans())
 def test_the_session_is_where_the_model_is(numbers: list[int], dispose: bool) -> None:
     walk(numbers, dispose=dispose)

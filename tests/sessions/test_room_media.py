@@ -180,7 +180,7 @@ def test_a_refused_token_names_no_token(place: Place) -> None:
     assert room.connection.value is UTDConnectionState.DISCONNECTED
 
 
-@pytest.mark.parametrize("away", [1.0, 22.0])
+@pytest.mark.parametrize("away", [1.0, pytest.param(22.0, marks=pytest.mark.exhaustive)])
 def test_a_server_that_dies_and_comes_back(media_servers: MediaServers, away: float) -> None:
     """After a second LiveKit's client mends it by itself; after 22 s it has given up, and the session joins again."""
     server = MediaServerProcess("embedded").start()
