@@ -129,6 +129,8 @@ class ClientCore:
     @property
     def sessions(self) -> tuple[CallSession, ...]:
         """The sessions that are connected or in a call, oldest first. Any thread."""
+        if self.pid != os.getpid():
+            return ()  # they are the parent's
         return tuple(session for session in list(self._sessions.values()) if session.is_alive)
 
     @verb()
