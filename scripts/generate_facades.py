@@ -30,20 +30,19 @@ class Target:
     name: str
     core: str
     module: str
-    bases: tuple[str, ...] = ()
+    extends: str = ""
+    """The public class it inherits from; the flavour's facade otherwise."""
     constructed: bool = False
-    skip: frozenset[str] = frozenset()
-    close: bool = True
+    """Whether an application makes it, rather than being handed it."""
 
 
 TARGETS = (
-    Target(
-        "UTDRoom", "RoomSession", "room", bases=("BaseSession",), constructed=True, skip=frozenset({"leave", "type"})
-    ),
-    Target("UTDCallSession", "CallSession", "call", bases=("BaseSession",)),
+    Target("UTDSession", "BaseSession", "base"),
+    Target("UTDRoom", "RoomSession", "room", extends="UTDSession", constructed=True),
+    Target("UTDCallSession", "CallSession", "call", extends="UTDSession"),
     Target("UTDStreamClient", "ClientCore", "client", constructed=True),
 )
-FILES = {"BaseSession": "base", **{target.core: target.module for target in TARGETS}}
+FILES = {target.core: target.module for target in TARGETS}
 WRAPS = {target.core: target.name for target in TARGETS}
 
 
@@ -118,24 +117,23 @@ def default_timeout(call: ast.Call | None) -> str:
 
 
 def members(target: Target) -> dict[str, ast.stmt]:
-    """The public members, base first; a subclass replaces in place."""
+    """The public members that this class itself declares, in their order."""
     found: dict[str, ast.stmt] = {}
     docs: dict[str, str] = {}
-    for name in (*target.bases, target.core):
-        body = class_of(name).body
-        for node, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                if not node.name.startswith("_") and mark(node):
-                    found[node.name] = node
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                text = ast.unparse(node.annotation)
-                if not node.target.id.startswith("_") and ("BaseObservable[" in text or "RoomEventsCore" in text):
-                    found[node.target.id] = node
-                    if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                        docs[node.target.id] = str(following.value.value)
+    body = class_of(target.core).body
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if not node.name.startswith("_") and mark(node):
+                found[node.name] = node
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            text = ast.unparse(node.annotation)
+            if not node.target.id.startswith("_") and ("BaseObservable[" in text or "RoomEventsCore" in text):
+                found[node.target.id] = node
+                if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                    docs[node.target.id] = str(following.value.value)
     for name, doc in docs.items():
         found[name].doc = doc  # type: ignore[attr-defined]
-    return {name: node for name, node in found.items() if name not in target.skip}
+    return found
 
 
 def docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, *, timeout: bool) -> str:
@@ -294,7 +292,7 @@ def facade_class(target: Target, flavour: Flavour) -> list[str]:
     core = class_of(target.core)
     doc = ast.get_docstring(core) or ""
     lines = [
-        f"class {target.name}({flavour.facade}):",
+        f"class {target.name}({target.extends or flavour.facade}):",
         quoted(doc, "    "),
         "",
         f"    _core: {target.core}",
@@ -317,7 +315,7 @@ def facade_class(target: Target, flavour: Flavour) -> list[str]:
                 f"        return {kind}(self, self._core.wait_for_call)",
                 "",
             ]
-    if target.close:
+    if not target.extends:
         lines += [
             f"    {flavour.define} close(self) -> None:",
             '        """`dispose`, under the name Python has for it."""',
@@ -351,6 +349,7 @@ from utd_fsm.models import (
     UTDSpeaker,
     UTDStreamType,
 )
+from utd_fsm.sessions.base import BaseSession
 from utd_fsm.sessions.call import CallSession
 from utd_fsm.sessions.client import ClientCore
 from utd_fsm.sessions.room import RoomSession
@@ -360,7 +359,7 @@ if TYPE_CHECKING:
     from utd_fsm.observable import {observable}
 {streams}
 
-__all__ = ["UTDCallSession", "UTDRoom", "UTDStreamClient"]
+__all__ = ["UTDCallSession", "UTDRoom", "UTDSession", "UTDStreamClient"]
 
 ASYNCHRONOUS = {awaits}
 

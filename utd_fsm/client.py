@@ -22,6 +22,7 @@ from utd_fsm.models import (
     UTDSpeaker,
     UTDStreamType,
 )
+from utd_fsm.sessions.base import BaseSession
 from utd_fsm.sessions.call import CallSession
 from utd_fsm.sessions.client import ClientCore
 from utd_fsm.sessions.room import RoomSession
@@ -31,358 +32,18 @@ if TYPE_CHECKING:
     from utd_fsm.observable import Observable
     from utd_fsm.streams import Stream
 
-__all__ = ["UTDCallSession", "UTDRoom", "UTDStreamClient"]
+__all__ = ["UTDCallSession", "UTDRoom", "UTDSession", "UTDStreamClient"]
 
 ASYNCHRONOUS = False
 
 
-class UTDRoom(BlockingFacade):
-    """A LiveKit room by itself: connect with a URL and a token from wherever you have them.
+class UTDSession(BlockingFacade):
+    """The part of a core session that calls, streams, audio rooms and the room by itself share.
 
-    A context manager: leaving it disconnects and disposes. Any thread may use it.
+    Subclasses give `_ticket` and override the other hooks of `SessionCore` as they need.
     """
 
-    _core: RoomSession
-
-    def __init__(self, *, adaptive_stream: bool = False, dynacast: bool = False) -> None:
-        """Nothing is connected yet. Any thread.
-
-        Args:
-            adaptive_stream: video that nobody watches is not sent here, and ``watch(size=…)`` picks the layer.
-            dynacast: layers of our own video that nobody receives are not encoded.
-        """
-        self._core = RoomSession(adaptive_stream=adaptive_stream, dynacast=dynacast, asynchronous=ASYNCHRONOUS)
-        self._core.publish_as(self)
-
-    @property
-    def connection(self) -> Observable[UTDConnectionState]:
-        """Where the session is with its media room."""
-        return self._observable(self._core.connection)
-
-    @property
-    def connected(self) -> Observable[bool]:
-        """Whether it is in the room, with the link up."""
-        return self._observable(self._core.connected)
-
-    @property
-    def can_publish(self) -> Observable[bool]:
-        """Whether the server lets it publish. Kept while the link is mended, False when out."""
-        return self._observable(self._core.can_publish)
-
-    @property
-    def remote_participants(self) -> Observable[tuple[UTDParticipant, ...]]:
-        """The others, oldest first. Who seems to leave while the link is mended stays until it is settled."""
-        return self._observable(self._core.remote_participants)
-
-    @property
-    def speakers(self) -> Observable[tuple[UTDSpeaker, ...]]:
-        """Who is heard, the loudest first."""
-        return self._observable(self._core.speakers)
-
-    @property
-    def events(self) -> RoomEvents:
-        """LiveKit's own events, under LiveKit's own names."""
-        return RoomEvents(self, self._core.events.listen)
-
-    @property
-    def local_participant(self) -> UTDParticipant | None:
-        """This session's participant as the server last told: identity, metadata, permission; None out of the room.
-
-        Any thread.
-        """
-        return self._core.local_participant
-
-    @property
-    def room(self) -> Any:
-        """The live ``livekit.rtc.Room``, which belongs to the loop thread: use it inside `run`. None out of the room.
-
-        After a return to the room it is another object.
-        """
-        return self._core.room
-
-    def set_microphone(self, enabled: bool, *, source: AudioSource | None = None, timeout: float | None = 30.0) -> None:
-        """Switch the microphone on or off. On: waits for the grant (10 s) and publishes. Off: mutes, the track stays.
-
-        Args:
-            enabled: on or off.
-            source: what it sends from now on; None keeps what it sent before, at first silence. Replacing the source
-                of a microphone that is on does not publish it anew.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDInputError: an argument is wrong.
-            UTDStateError: not in the room; or switched off, stopped or left meanwhile.
-            UTDPermissionError: the grant cannot come, or was taken away.
-            UTDTimeoutError: the grant did not come within 10 s.
-        """
-        self._verb(self._core.set_microphone, timeout, enabled, source=source)
-
-    def set_camera(self, enabled: bool, *, source: VideoSource | None = None, timeout: float | None = 30.0) -> None:
-        """Switch the camera on or off, as `set_microphone`. Refused where there is no video.
-
-        Args:
-            enabled: on or off.
-            source: what it sends from now on; None keeps what it sent before, at first a test pattern.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDInputError: an argument is wrong.
-            UTDStateError: an audio call or room; not in the room; or switched off, stopped or left meanwhile.
-            UTDPermissionError: the grant cannot come, or was taken away.
-            UTDTimeoutError: the grant did not come within 10 s.
-        """
-        self._verb(self._core.set_camera, timeout, enabled, source=source)
-
-    def set_screen(self, enabled: bool, *, source: VideoSource | None = None, timeout: float | None = 30.0) -> None:
-        """Share a screen, or stop sharing: its track is then taken down. Errors as `set_camera`.
-
-        Args:
-            enabled: on or off.
-            source: what is shared; needed the first time.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        self._verb(self._core.set_screen, timeout, enabled, source=source)
-
-    def start_playing(self, source: AudioSource, *, over: bool = False, duck: float = 0.2) -> PlayingHandle:
-        """Play something into the microphone and do not wait; the handle waits and stops. Arguments as `play`.
-
-        Raises:
-            UTDStateError: the microphone is off.
-            UTDInputError: an argument is wrong.
-        """
-        return PlayingHandle(self, self._made(self._core.start_playing, source, over=over, duck=duck))
-
-    def play(self, source: AudioSource, *, over: bool = False, duck: float = 0.2, timeout: float | None = None) -> None:
-        """Play something into the microphone; returns when the last sample is out. Other verbs may run meanwhile.
-
-        Args:
-            source: what to play.
-            over: mix it over what the microphone sends; otherwise that waits until it is over.
-            duck: with ``over``, how loud the microphone's own source stays, 0 to 1.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDStateError: the microphone is off.
-            UTDInputError: an argument is wrong.
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        self._verb(self._core.play, timeout, source, over=over, duck=duck)
-
-    def listen(
-        self,
-        identity: str | None = None,
-        *,
-        seconds: float | None = None,
-        timeout: float | None = 30.0,
-        sample_rate: int = 48000,
-        channels: int = 1,
-    ) -> Stream[AudioFrame]:
-        """What is heard, as frames of 20 ms; ends with the room or call, after ``seconds``, or when it is closed.
-
-        Args:
-            identity: whom to hear; None interleaves everybody, each frame with its identity.
-            seconds: how much sound at most; None is no limit.
-            timeout: the longest gap in seconds, or None for no limit. Before a call is answered it does not count.
-            sample_rate: Hz.
-            channels: 1 or 2.
-
-        Raises:
-            UTDStateError: no call or room.
-            UTDInputError: an argument is wrong.
-            UTDTimeoutError: while iterating, a gap was longer.
-        """
-        return self._stream(
-            self._core.listen, identity, seconds=seconds, timeout=timeout, sample_rate=sample_rate, channels=channels
-        )
-
-    def watch(
-        self,
-        identity: str | None = None,
-        *,
-        source: str = "camera",
-        size: tuple[int, int] | None = None,
-        timeout: float | None = 30.0,
-    ) -> Stream[VideoFrame]:
-        """What is seen, always the newest picture; ends with the room or call, or when it is closed.
-
-        Args:
-            identity: whom to see; None is everybody, each frame with its identity.
-            source: ``camera`` or ``screen``.
-            size: (width, height) that is enough, in pixels, to have a smaller layer sent; None is the largest.
-            timeout: the longest gap in seconds, or None for no limit.
-
-        Raises:
-            UTDStateError: no call or room.
-            UTDInputError: an argument is wrong.
-            UTDTimeoutError: while iterating, a gap was longer.
-        """
-        return self._stream(self._core.watch, identity, source=source, size=size, timeout=timeout)
-
-    def start_recording(self, path: str | Path, *, identity: str | None = None) -> RecordingHandle:
-        """Record into a WAV file and do not wait; the handle waits and stops. Arguments and errors as `record`."""
-        return RecordingHandle(self, self._made(self._core.start_recording, path, identity=identity))
-
-    def record(
-        self,
-        path: str | Path,
-        *,
-        seconds: float | None = None,
-        identity: str | None = None,
-        timeout: float | None = None,
-    ) -> UTDRecording:
-        """Record into a WAV file, until ``seconds`` are over or the call or room ends. Other verbs may run meanwhile.
-
-        Args:
-            path: the file; valid at any moment. Gaps become silence.
-            seconds: how much; None is until it ends.
-            identity: whom; None mixes everybody.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDStateError: no call or room.
-            UTDInputError: an argument is wrong.
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        return self._verb(self._core.record, timeout, path, seconds=seconds, identity=identity)
-
-    def send_data(
-        self,
-        data: bytes,
-        reliable: bool = True,
-        to: Sequence[str] | None = None,
-        *,
-        destination_identities: Sequence[str] | None = None,
-        topic: str | None = None,
-        timeout: float | None = 30.0,
-    ) -> None:
-        """Send a data message. While the link is mended it waits for the link.
-
-        Args:
-            data: at most 60 KiB.
-            reliable: repeated until it arrives, in order; otherwise sent once.
-            to: identities; None and an empty list are everybody. Who is not listed yet is not refused: the list lags.
-            destination_identities: the same, under LiveKit's name for it.
-            topic: a name for the kind of message, up to 255 characters.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDInputError: an argument is wrong.
-            UTDStateError: not in the room.
-            UTDConnectionError: the link was lost for good meanwhile.
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        self._verb(
-            self._core.send_data,
-            timeout,
-            data,
-            reliable,
-            to,
-            destination_identities=destination_identities,
-            topic=topic,
-        )
-
-    def send_chat(
-        self, text: str, *, user_data: Any = None, to: Sequence[str] | None = None, timeout: float | None = 30.0
-    ) -> None:
-        """Send a chat message. Errors as `send_data`.
-
-        Args:
-            text: 1 to 16,000 characters.
-            user_data: whatever the application adds; JSON.
-            to: identities; None and an empty list are everybody.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        self._verb(self._core.send_chat, timeout, text, user_data=user_data, to=to)
-
-    def run(self, fn: Callable[[Any], Any], *, timeout: float | None = 30.0) -> Any:
-        """Call ``fn(rtc_room)`` on the loop thread, and await it if it is a coroutine function.
-
-        Whatever LiveKit can do and this package does not wrap is one line away. It must not block.
-
-        Args:
-            fn: gets the live ``livekit.rtc.Room``.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Returns:
-            What it returned.
-
-        Raises:
-            UTDStateError: not in the room. Otherwise what ``fn`` raises.
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        return self._verb(self._core.run, timeout, fn)
-
-    def dispose(self, *, timeout: float | None = 30.0) -> None:
-        """Leave and free everything; idempotent. The session cannot be used again: what is called raises
-        `UTDClosedError`.
-
-        Args:
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        self._verb(self._core.dispose, timeout)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it is in a room, or on its way into one. Any thread."""
-        return self._core.is_alive
-
-    def connect(self, url: str, token: str, auto_subscribe: bool = True, *, timeout: float | None = 30.0) -> None:
-        """Join: three tries of 15 s. Returns in the room.
-
-        When the link is lost for good, the session joins again by itself, with the same token, for 60 s; a token that
-        has expired meanwhile ends that. Then, or when it is removed, ``connection`` becomes FORCE_EXIT.
-
-        Args:
-            url: the media server, ``wss://…`` or ``ws://…`` (``https`` and ``http`` are the same).
-            token: an access token for the room.
-            auto_subscribe: whether everybody's tracks are received; otherwise none, until they are subscribed on the
-                LiveKit object (`run`).
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDInputError: an argument is wrong.
-            UTDStateError: already in a room, or on the way; or left meanwhile.
-            UTDPermissionError: the server does not accept the token.
-            UTDEngineError: the server refused otherwise: no such room, the room is full.
-            UTDConnectionError: the server could not be reached.
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        self._verb(self._core.connect, timeout, url, token, auto_subscribe)
-
-    def disconnect(self, *, timeout: float | None = 30.0) -> None:
-        """Leave the room; idempotent. It may be connected again. What it overtakes raises `UTDStateError`.
-
-        Args:
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        self._verb(self._core.disconnect, timeout)
-
-    def close(self) -> None:
-        """`dispose`, under the name Python has for it."""
-        self.dispose()
-
-
-class UTDCallSession(BlockingFacade):
-    """A 1:1 call, as caller or as callee; after it ended, the next one.
-
-    Made by ``client.call_session(type)``. One call at a time; verbs run one at a time, in the order of the calls, and
-    `end`, `leave` and `dispose` overtake. A context manager: leaving it ends a call that was started or accepted here
-    and leaves alone one that only rang.
-    """
-
-    _core: CallSession
+    _core: BaseSession
 
     @property
     def connection(self) -> Observable[UTDConnectionState]:
@@ -435,6 +96,14 @@ class UTDCallSession(BlockingFacade):
         """
         return self._core.room
 
+    @property
+    def underruns(self) -> int:
+        """How often (in pieces of 20 ms) silence was sent because the microphone's source had nothing ready in time.
+
+        Of the whole session. Silence before a source begins, after its end and while muted does not count. Any thread.
+        """
+        return self._core.underruns
+
     def set_microphone(self, enabled: bool, *, source: AudioSource | None = None, timeout: float | None = 30.0) -> None:
         """Switch the microphone on or off. On: waits for the grant (10 s) and publishes. Off: mutes, the track stays.
 
@@ -519,7 +188,7 @@ class UTDCallSession(BlockingFacade):
 
         Args:
             identity: whom to hear; None interleaves everybody, each frame with its identity.
-            seconds: how much sound at most; None is no limit.
+            seconds: it ends so long after the first frame came, by the clock; None is no limit.
             timeout: the longest gap in seconds, or None for no limit. Before a call is answered it does not count.
             sample_rate: Hz.
             channels: 1 or 2.
@@ -570,18 +239,21 @@ class UTDCallSession(BlockingFacade):
     ) -> UTDRecording:
         """Record into a WAV file, until ``seconds`` are over or the call or room ends. Other verbs may run meanwhile.
 
+        Before a call is answered it waits. A hang-up does not raise.
+
         Args:
-            path: the file; valid at any moment. Gaps become silence.
-            seconds: how much; None is until it ends.
+            path: the file, ``.wav``; valid at any moment. Gaps become silence.
+            seconds: its length; None is until it ends.
             identity: whom; None mixes everybody.
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+            timeout: the longest gap in seconds in which nobody's sound comes; None for no limit. Before a call is
+                answered it does not count.
 
         Raises:
             UTDStateError: no call or room.
             UTDInputError: an argument is wrong.
-            UTDTimeoutError: it took longer than ``timeout``.
+            UTDTimeoutError: a gap was longer; the file holds what came before.
         """
-        return self._verb(self._core.record, timeout, path, seconds=seconds, identity=identity)
+        return self._wait(self._core.record, path, seconds=seconds, identity=identity, timeout=timeout)
 
     def send_data(
         self, data: bytes, reliable: bool = True, to: Sequence[str] | None = None, *, timeout: float | None = 30.0
@@ -637,7 +309,7 @@ class UTDCallSession(BlockingFacade):
         return self._verb(self._core.run, timeout, fn)
 
     def leave(self, *, timeout: float | None = 30.0) -> None:
-        """`end`, under the name every session has. The session may make another call.
+        """Leave the room; idempotent. The session may be used again. What it overtakes raises `UTDStateError`.
 
         Args:
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
@@ -648,7 +320,8 @@ class UTDCallSession(BlockingFacade):
         self._verb(self._core.leave, timeout)
 
     def dispose(self, *, timeout: float | None = 30.0) -> None:
-        """End the call, leave, free everything. Idempotent; the session cannot be used again.
+        """Leave and free everything; idempotent. The session cannot be used again: what is called raises
+        `UTDClosedError`.
 
         Args:
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
@@ -660,8 +333,112 @@ class UTDCallSession(BlockingFacade):
 
     @property
     def is_alive(self) -> bool:
-        """Whether a call is under way. Any thread."""
+        """Whether it is in a room, or on its way into one. Any thread."""
         return self._core.is_alive
+
+    def close(self) -> None:
+        """`dispose`, under the name Python has for it."""
+        self.dispose()
+
+
+class UTDRoom(UTDSession):
+    """A LiveKit room by itself: connect with a URL and a token from wherever you have them.
+
+    A context manager: leaving it disconnects and disposes. Any thread may use it.
+    """
+
+    _core: RoomSession
+
+    def __init__(self, *, adaptive_stream: bool = False, dynacast: bool = False) -> None:
+        """Nothing is connected yet. Any thread.
+
+        Args:
+            adaptive_stream: video that nobody watches is not sent here, and ``watch(size=…)`` picks the layer.
+            dynacast: layers of our own video that nobody receives are not encoded.
+        """
+        self._core = RoomSession(adaptive_stream=adaptive_stream, dynacast=dynacast, asynchronous=ASYNCHRONOUS)
+        self._core.publish_as(self)
+
+    def connect(self, url: str, token: str, auto_subscribe: bool = True, *, timeout: float | None = 30.0) -> None:
+        """Join: three tries of 15 s. Returns in the room.
+
+        When the link is lost for good, the session joins again by itself, with the same token, for 60 s; a token that
+        has expired meanwhile ends that. Then, or when it is removed, ``connection`` becomes FORCE_EXIT.
+
+        Args:
+            url: the media server, ``wss://…`` or ``ws://…`` (``https`` and ``http`` are the same).
+            token: an access token for the room.
+            auto_subscribe: whether everybody's tracks are received; otherwise none, until they are subscribed on the
+                LiveKit object (`run`).
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: an argument is wrong.
+            UTDStateError: already in a room, or on the way; or left meanwhile.
+            UTDPermissionError: the server does not accept the token.
+            UTDEngineError: the server refused otherwise: no such room, the room is full.
+            UTDConnectionError: the server could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        self._verb(self._core.connect, timeout, url, token, auto_subscribe)
+
+    def disconnect(self, *, timeout: float | None = 30.0) -> None:
+        """Leave the room; idempotent. It may be connected again. What it overtakes raises `UTDStateError`.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        self._verb(self._core.disconnect, timeout)
+
+    def send_data(
+        self,
+        data: bytes,
+        reliable: bool = True,
+        to: Sequence[str] | None = None,
+        *,
+        destination_identities: Sequence[str] | None = None,
+        topic: str | None = None,
+        timeout: float | None = 30.0,
+    ) -> None:
+        """Send a data message. While the link is mended it waits for the link.
+
+        Args:
+            data: at most 60 KiB.
+            reliable: repeated until it arrives, in order; otherwise sent once.
+            to: identities; None and an empty list are everybody. Who is not listed yet is not refused: the list lags.
+            destination_identities: the same, under LiveKit's name for it.
+            topic: a name for the kind of message, up to 255 characters.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: an argument is wrong.
+            UTDStateError: not in the room.
+            UTDConnectionError: the link was lost for good meanwhile.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        self._verb(
+            self._core.send_data,
+            timeout,
+            data,
+            reliable,
+            to,
+            destination_identities=destination_identities,
+            topic=topic,
+        )
+
+
+class UTDCallSession(UTDSession):
+    """A 1:1 call, as caller or as callee; after it ended, the next one.
+
+    Made by ``client.call_session(type)``. One call at a time; verbs run one at a time, in the order of the calls, and
+    `end`, `leave` and `dispose` overtake. A context manager: leaving it ends a call that was started or accepted here
+    and leaves alone one that only rang.
+    """
+
+    _core: CallSession
 
     @property
     def status(self) -> Observable[UTDCallStatus | None]:
@@ -807,6 +584,28 @@ class UTDCallSession(BlockingFacade):
         """
         return self._verb(self._core.end, timeout)
 
+    def leave(self, *, timeout: float | None = 30.0) -> None:
+        """`end`, under the name every session has. The session may make another call.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        self._verb(self._core.leave, timeout)
+
+    def dispose(self, *, timeout: float | None = 30.0) -> None:
+        """End the call, leave, free everything. Idempotent; the session cannot be used again.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        self._verb(self._core.dispose, timeout)
+
     def wait_for_answer(self, timeout: float | None = 150.0) -> UTDCallStatus:
         """Wait until the call is answered, or will not be.
 
@@ -837,9 +636,10 @@ class UTDCallSession(BlockingFacade):
         """
         return self._wait(self._core.wait_until_ended, timeout)
 
-    def close(self) -> None:
-        """`dispose`, under the name Python has for it."""
-        self.dispose()
+    @property
+    def is_alive(self) -> bool:
+        """Whether a call is under way. Any thread."""
+        return self._core.is_alive
 
 
 class UTDStreamClient(BlockingFacade):

@@ -26,6 +26,12 @@ _PULLED_AHEAD = 2
 _STALL = 0.5
 
 
+def default_view() -> VideoSource:
+    """What is shown where nobody gave a source. The log says so: others may take it for a real picture."""
+    _log.warning("no camera was given: a test pattern is shown; pass camera=… or set_camera(True, source=…)")
+    return TestPattern()
+
+
 class Camera:
     """One session's outgoing picture.
 
@@ -50,9 +56,7 @@ class Camera:
         self._pumps: set[asyncio.Task[Any]] = set()
         self._retired: list[Puller[Any]] = []
         self._view: Puller[Pixels] | None = None
-        if source is None:
-            _log.info("no camera was given: a test pattern is shown")
-            source = TestPattern()
+        source = default_view() if source is None else source
         require_video_source(source)
         self.width, self.height = source.width, source.height
         """Pixels; what to publish with."""

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from utd_fsm import validation
-from utd_fsm.errors import UTDClosedError, UTDInputError, UTDStateError
+from utd_fsm.errors import UTDClosedError, UTDInputError, UTDStateError, UTDStreamException
 from utd_fsm.models import UTDConnectionState, UTDParticipant, UTDSpeaker, UTDStreamType, UTDTrackSource
 from utd_fsm.observable import BaseObservable
 from utd_fsm.sessions.core import SessionCore
 from utd_fsm.sessions.events import RoomEventsCore
-from utd_fsm.sessions.marks import mark_of, stream, verb
+from utd_fsm.sessions.marks import mark_of, stream, verb, wait
 from utd_fsm.sessions.messages import chat_data
 from utd_fsm.sessions.sources import check_recipe
 
@@ -75,6 +75,14 @@ class BaseSession(SessionCore):
         """
         room = self._connection.room
         return room.native if room is not None else None
+
+    @property
+    def underruns(self) -> int:
+        """How often (in pieces of 20 ms) silence was sent because the microphone's source had nothing ready in time.
+
+        Of the whole session. Silence before a source begins, after its end and while muted does not count. Any thread.
+        """
+        return self._sources.underruns
 
     # ------------------------------------------------------------------------------------------------------ sources
 
@@ -172,7 +180,7 @@ class BaseSession(SessionCore):
 
         Args:
             identity: whom to hear; None interleaves everybody, each frame with its identity.
-            seconds: how much sound at most; None is no limit.
+            seconds: it ends so long after the first frame came, by the clock; None is no limit.
             timeout: the longest gap in seconds, or None for no limit. Before a call is answered it does not count.
             sample_rate: Hz.
             channels: 1 or 2.
@@ -225,23 +233,33 @@ class BaseSession(SessionCore):
         who = None if identity is None else validation.identity(identity)
         return self._heard("start_recording").record(path, identity=who)
 
-    @verb(timeout=None, lane=None)
+    @wait(timeout=None)
     async def record(
-        self, path: str | Path, *, seconds: float | None = None, identity: str | None = None
+        self,
+        path: str | Path,
+        *,
+        seconds: float | None = None,
+        identity: str | None = None,
+        timeout: float | None = None,
     ) -> UTDRecording:
         """Record into a WAV file, until ``seconds`` are over or the call or room ends. Other verbs may run meanwhile.
 
+        Before a call is answered it waits. A hang-up does not raise.
+
         Args:
-            path: the file; valid at any moment. Gaps become silence.
-            seconds: how much; None is until it ends.
+            path: the file, ``.wav``; valid at any moment. Gaps become silence.
+            seconds: its length; None is until it ends.
             identity: whom; None mixes everybody.
+            timeout: the longest gap in seconds in which nobody's sound comes; None for no limit. Before a call is
+                answered it does not count.
 
         Raises:
             UTDStateError: no call or room.
             UTDInputError: an argument is wrong.
+            UTDTimeoutError: a gap was longer; the file holds what came before.
         """
         who = None if identity is None else validation.identity(identity)
-        recorder = self._heard("record").record(path, seconds=validation.seconds(seconds), identity=who)
+        recorder = self._heard("record").record(path, seconds=seconds, identity=who, timeout=timeout)
         try:
             return await recorder.wait()
         except asyncio.CancelledError:
@@ -350,9 +368,8 @@ class BaseSession(SessionCore):
         """Leave a ``with``; ``failed`` tells whether its body raised."""
         await self.perform(self.dispose)
 
-    def last_call_id(self) -> str | None:
-        """For errors: the call they are about."""
-        return None
+    def tell_call(self, error: UTDStreamException) -> None:
+        """Say in an error which call it was about, where it was about one. Any thread."""
 
     def describe(self) -> str:
         """For the repr."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from utd_fsm import signals, validation
-from utd_fsm.errors import UTDStateError, UTDStreamException, UTDTimeoutError
+from utd_fsm.errors import UTDClosedError, UTDStateError, UTDStreamException, UTDTimeoutError
 from utd_fsm.models import UTDCall, UTDCallStatus, UTDStreamType, UTDTrackSource
 from utd_fsm.sessions.base import BaseSession
 from utd_fsm.sessions.call_driver import CallDriver, CallEngine, CallTiming
@@ -114,9 +114,10 @@ class CallSession(BaseSession):
         """Why the call ended (see `UTDCall.end_reason`); None before. Stays readable until the next call starts."""
         return self._driver.end_reason if self._driver else None
 
-    def last_call_id(self) -> str | None:
-        """For errors: the call they are about."""
-        return self._driver.call_id if self._driver else None
+    def tell_call(self, error: UTDStreamException) -> None:
+        """Say in an error which call it was about: now, or as soon as that is learnt. Any thread."""
+        if self._driver is not None:
+            self._driver.tell_call(error)
 
     def describe(self) -> str:
         """For the repr."""
@@ -292,6 +293,8 @@ class CallSession(BaseSession):
                 pass  # there was no call after all
         self._stop_following()
         await super().dispose()
+        if driver is not None:
+            driver.drop(lambda: UTDClosedError("the session is disposed"))
 
     # ------------------------------------------------------------------ waits
 
@@ -309,12 +312,13 @@ class CallSession(BaseSession):
             UTDTimeoutError: neither came in time.
             UTDStateError: there is no call.
         """
+        limit = validation.timeout(timeout)
         if self._busy is not None:
             return UTDCallStatus.BUSY
         driver = self._needed("wait_for_answer")
         if driver.view.is_final and driver.status is not None:
             return driver.status
-        return await self._patiently(driver.answered, timeout, "wait_for_answer")
+        return await self._patiently(driver.answered, limit, "wait_for_answer")
 
     @wait(timeout=14_500.0)
     async def wait_until_ended(self, timeout: float | None = 14_500.0) -> UTDCall:
@@ -330,10 +334,11 @@ class CallSession(BaseSession):
             UTDTimeoutError: it is not over yet.
             UTDStateError: there is no call.
         """
+        limit = validation.timeout(timeout)
         if self._busy is not None:
             return self._busy
         driver = self._needed("wait_until_ended")
-        await self._patiently(driver.final, timeout, "wait_until_ended")
+        await self._patiently(driver.final, limit, "wait_until_ended")
         record = driver.snapshot()
         if record is None:
             raise UTDStateError("the call is over, and the engine could not be asked what became of it", state="lost")
@@ -371,6 +376,8 @@ class CallSession(BaseSession):
 
     def _begin(self, role: Any, *, mine: bool, call_id: str | None = None) -> CallDriver:
         self._stop_following()
+        if self._driver is not None:
+            self._driver.drop(lambda: UTDStateError("the session has turned to another call", event="wait"))
         self._mine = mine
         self._busy = None
         self._active_at = self._ended_at = None
@@ -420,8 +427,7 @@ class CallSession(BaseSession):
             )
         return self._driver
 
-    async def _patiently(self, future: asyncio.Future[T], timeout: float | None, what: str) -> T:
-        limit = validation.timeout(timeout)
+    async def _patiently(self, future: asyncio.Future[T], limit: float | None, what: str) -> T:
         try:
             async with asyncio.timeout(limit):
                 return await asyncio.shield(future)

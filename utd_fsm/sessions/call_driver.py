@@ -115,6 +115,7 @@ class CallDriver:
         self._timing = timing or CallTiming()
         self._order = Order()
         self._create_key: str | None = None
+        self._untold: list[UTDStreamException] = []
         self._decline_with = "reject"
         self._won = False
         self._settling: asyncio.Task[None] | None = None
@@ -315,6 +316,15 @@ class CallDriver:
             self.known = known
             self.record = record
             self.call_id = record.call_id
+            while self._untold:
+                self._untold.pop().call_id = record.call_id
+
+    def tell_call(self, error: UTDStreamException) -> None:
+        """Say in `error` which call it was about: at once, or when the engine has told its id. Any thread."""
+        if error.call_id is None:
+            if self.call_id is None and not self.view.is_final and self.view.state != "idle":
+                self._untold.append(error)
+            error.call_id = self.call_id
 
     def _over(self, heard: UTDCall | None) -> None:
         """The request is over and the engine has been heard since."""
@@ -382,9 +392,13 @@ class CallDriver:
 
     def _abandon(self) -> None:
         """There is no call after all: the engine refused the create, or never saw it."""
+        self.drop(lambda: UTDStateError("there is no call: the engine did not take it", state="idle"))
+
+    def drop(self, error: Callable[[], UTDStreamException]) -> None:
+        """Nobody shows this call any more: whoever still waits for something of it is told why."""
         for future in (self.answered, self.final):
             if not future.done():
-                future.set_exception(UTDStateError("there is no call: the engine did not take it", state="idle"))
+                future.set_exception(error())
                 future.exception()  # whoever waits is told; nobody has to
 
     async def _settle(self) -> None:

@@ -106,9 +106,8 @@ class ClientCore:
         """Leave a ``with``."""
         await self.dispose()
 
-    def last_call_id(self) -> str | None:
+    def tell_call(self, error: UTDStreamException) -> None:
         """A client is about no call."""
-        return None
 
     def describe(self) -> str:
         """For the repr: never a key, never a bearer."""

@@ -43,7 +43,7 @@ from utd_fsm.room import (
 from utd_fsm.sessions.connection import ConnectionDriver
 from utd_fsm.sessions.events import RoomEventsCore
 from utd_fsm.sessions.hooks import SessionHooks
-from utd_fsm.sessions.messages import Forged, Hint, route, route_text
+from utd_fsm.sessions.messages import Forged, Hint, Own, route, route_text
 from utd_fsm.sessions.others import Others, speakers
 from utd_fsm.sessions.sources import Sources, check_recipe
 from utd_fsm.sessions.timing import Timing
@@ -236,6 +236,8 @@ class SessionCore(SessionHooks):
             self._listening.start_now()
 
     def _heard(self, what: str) -> Listening:
+        if self._disposed:
+            raise UTDClosedError(f"{what}: the session is disposed; make a new one")
         if self._listening is None:
             raise UTDStateError(f"{what}: there is no call or room to hear; join first", event=what)
         return self._listening
@@ -409,7 +411,12 @@ class SessionCore(SessionHooks):
                 pass
 
     def _data(self, event: DataReceived) -> None:
-        what = route(event, self.PARTICIPANTS_MAY) if self.ENGINE else None
+        what = route(event, self.PARTICIPANTS_MAY)
+        if not self.ENGINE:
+            # The application's, whatever it looks like; a chat message is told as one beside that.
+            if isinstance(what, UTDChatMessage):
+                self._emit(signals.chat_received, message=what)
+            what = Own()
         match what:
             case Hint(kind, content, identity):
                 self._on_hint(kind, content, identity)

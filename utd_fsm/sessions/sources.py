@@ -75,6 +75,7 @@ class Sources:
         self._recipes: dict[UTDTrackSource, Any] = {_MICROPHONE: microphone, _CAMERA: camera}
         self._media: dict[UTDTrackSource, Any] = {}  # Microphone or Camera, which have recipes of their own kinds
         self._started: set[UTDTrackSource] = set()
+        self._underruns = 0
         self.starts_at_once = True
         """Whether what is published is pulled at once; otherwise from `start` on."""
         self._drivers = {
@@ -135,6 +136,12 @@ class Sources:
             )
         return cast("Microphone", media)
 
+    @property
+    def underruns(self) -> int:
+        """Pieces of 20 ms of silence that the microphone sent because its source had nothing ready. Any thread."""
+        media = self._media.get(_MICROPHONE)
+        return self._underruns + (media.underruns if media is not None else 0)
+
     # -- what is heard of the room
 
     def room_joined(self, room: Room) -> None:
@@ -162,6 +169,7 @@ class Sources:
         for driver in self._drivers.values():
             driver.room_left(error)
             driver.media = None
+        self._underruns = self.underruns
         media, self._media = self._media, {}
         self._started.clear()
         for source, one in media.items():
@@ -174,12 +182,14 @@ class Sources:
         """The `Microphone` or `Camera` that feeds it in this stay, made at first use."""
         media = self._media.get(source)
         if media is None:
-            from utd_fsm.media.camera import Camera
+            from utd_fsm.media.camera import Camera, default_view
             from utd_fsm.media.outgoing import Microphone
 
             recipe = self._recipes.get(source)
             if recipe is None and source is _SCREEN:
                 raise UTDInputError("source: a screen needs one, for instance VideoFrames(…) of utd_fsm.media")
+            if recipe is None and source is _CAMERA:
+                recipe = self._recipes[_CAMERA] = default_view()  # kept, so that the log says so once a session
             media = Microphone(self._portal, recipe) if source is _MICROPHONE else Camera(self._portal, recipe)
             self._media[source] = media
             if self.starts_at_once or source in self._started:
