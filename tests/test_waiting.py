@@ -14,7 +14,7 @@ from utd_fsm.waiting import Deadline, check_timeout
 
 @pytest.mark.parametrize("timeout", [math.nan, -1, -math.inf, "5", True, False, [], object()])
 def test_what_is_no_number_of_seconds_is_refused_by_name(timeout: Any) -> None:
-    with pytest.raises(UTDInputError, match=r"gap is .*0 or more, or None"):
+    with pytest.raises(UTDInputError, match=r"gap: .*0 or more, or None"):
         check_timeout(timeout, "gap")
     with pytest.raises(UTDInputError):
         Deadline(timeout)

@@ -829,7 +829,7 @@ class UTDStreamClient(BlockingFacade):
             timeout: seconds, or None for no limit.
 
         Returns:
-            The call; None when the client is closed meanwhile.
+            The call; None when the client is closed, or closed meanwhile.
 
         Raises:
             UTDTimeoutError: nobody called.

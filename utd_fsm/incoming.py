@@ -88,6 +88,11 @@ class IncomingCalls:
         """Calls that nobody took in time, because more than `capacity` were waiting."""
 
     @property
+    def identity(self) -> str:
+        """Whose calls these are."""
+        return self._cred.identity
+
+    @property
     def listening(self) -> bool:
         """Whether it has been started and not closed."""
         return self._task is not None and not self._task.done() and not self._closed
@@ -144,6 +149,16 @@ class IncomingCalls:
     def listen(self, call_id: str, on_call: Callable[[UTDCall], None]) -> Callable[[], None]:
         """Hear every record of one call, as `CallFeed.listen`; returns a function that ends it."""
         return self._feed.listen(on_call, call_id=call_id)
+
+    def inherit(self, before: IncomingCalls) -> None:
+        """Go on where `before` is: the same identity has signed in again. No call is handed over twice, none is lost.
+
+        Close `before` afterwards: whoever waits there comes here, in the same order.
+        """
+        self._known = before._known.copy()
+        self._offered = before._offered.copy()
+        self._queue = before._queue.copy()
+        self.start()
 
     def close(self) -> None:
         """Listen no longer; whoever waits gets None. Idempotent."""

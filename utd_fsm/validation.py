@@ -160,16 +160,16 @@ def optional_integer(value: object, what: str, *, least: int, most: int) -> int 
 
 
 def timeout(value: object, what: str = "timeout") -> float | None:
-    """Seconds to wait: a finite number of at least 0, or None for no limit."""
-    allowed = "a number of seconds from 0 to 1,000,000,000, or None for no limit"
+    """Seconds to wait, 0 or more; None for no limit, which infinity and more than 31 years mean as well."""
+    allowed = "a number of seconds, 0 or more, or None for no limit"
     if value is None:
         return None
+    # A bool is a number to Python, but `timeout=True` is a slip and would wait one second.
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         _refuse(what, _kind(value), allowed)
-    checked = _finite(value)
-    if checked is None or not 0 <= checked <= MAX_SECONDS:
+    if not value >= 0:  # nor is NaN
         _refuse(what, str(value)[:40], allowed)
-    return checked
+    return None if value > MAX_SECONDS else float(value)
 
 
 def seconds(value: object, what: str = "seconds") -> float | None:

@@ -6,13 +6,13 @@ Knows nothing of the loop thread, of calls or of rooms; starts no thread and cre
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 import threading
 import time
 from typing import Final
 
-from utd_fsm.errors import UTDInputError, UTDTimeoutError, UTDWouldBlockError
+from utd_fsm import validation
+from utd_fsm.errors import UTDTimeoutError, UTDWouldBlockError
 
 LOOP_THREAD_NAME: Final = "utd-fsm-loop"
 """Name of the one thread that owns every machine, room and timer."""
@@ -30,14 +30,7 @@ def check_timeout(timeout: float | None, name: str = "timeout") -> float | None:
     Raises:
         UTDInputError: not a number, NaN, or negative.
     """
-    if timeout is None:
-        return None
-    given: object = timeout  # callers are not all type-checked
-    # bool is an int to Python, but `timeout=True` is a slip and would wait one second.
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or math.isnan(given) or given < 0:
-        raise UTDInputError(f"{name} is {timeout!r}: give seconds, 0 or more, or None for no limit")
-    # A lock cannot wait longer than TIMEOUT_MAX (centuries): beyond it there is no limit to speak of.
-    return None if given > threading.TIMEOUT_MAX else float(given)
+    return None if timeout is None else validation.timeout(timeout, name)
 
 
 class Deadline:

@@ -22,7 +22,7 @@ from utd_fsm.errors import UTDClosedError, UTDConflictError, UTDStateError, UTDS
 from utd_fsm.incoming import IncomingCalls
 from utd_fsm.models import UTDCall, UTDCallPage, UTDCallStatus, UTDStreamType
 from utd_fsm.observe import Order
-from utd_fsm.portal import Lease, portal
+from utd_fsm.portal import Deadline, Lease, portal
 from utd_fsm.room import RoomOptions
 from utd_fsm.sessions.call import CallSession
 from utd_fsm.sessions.engine_calls import EngineCalls
@@ -171,8 +171,12 @@ class ClientCore:
         if warming is not None:
             # The native library takes half a second to load: here it costs nobody a call.
             await asyncio.shield(warming)
-        self._stop_hearing()
-        self._credentials = credentials
+        before = self._incoming
+        self._incoming, self._credentials = None, credentials
+        if before is not None:
+            if before.listening and before.identity == who:
+                self._hearing().inherit(before)
+            before.close()
         if receive_calls:
             self._hearing().start()
         return credentials.bearer
@@ -323,16 +327,22 @@ class ClientCore:
             timeout: seconds, or None for no limit.
 
         Returns:
-            The call; None when the client is closed meanwhile.
+            The call; None when the client is closed, or closed meanwhile.
 
         Raises:
             UTDTimeoutError: nobody called.
             UTDStateError: nobody is signed in.
         """
-        self._refuse_closed()
+        deadline = Deadline(timeout)
+        if self._closed:
+            return None
         self._signed_in("wait_for_call")
         self._open()
-        return await self._hearing().next(validation.timeout(timeout))
+        while True:
+            call = await self._hearing().next(deadline.left())
+            if call is not None or self._closed:
+                return call
+            # Signed in again meanwhile: whoever waits goes on waiting, in the same order, as who it is now.
 
     def _hearing(self) -> IncomingCalls:
         if self._incoming is None:
