@@ -102,6 +102,13 @@ class Waiting:
     def _begun(self) -> tuple[UTDCall, ...]:
         return self._client.calls(status="initiating").calls
 
+    def broke_off(self) -> bool:
+        """Whether the request had no good end: newer gunicorns still answer 500, older ones close the connection."""
+        try:
+            return self.answer.result(PATIENCE).status_code == 500
+        except requests.ConnectionError:
+            return True
+
     def record(self) -> UTDCall:
         return self._client.get_call(self.call)
 
@@ -155,9 +162,10 @@ def test_receivers_write_to_the_database_on_the_signals_thread(site: Server) -> 
     for _ in range(2):
         call_id = site.post("/call/", {"from": "gina", "to": "bob1"}).json()["call_id"]
         wait_for(partial(noted, site, call_id, "status", "ended"))
-        assert of_kind(site, call_id, "status") == [
-            [text, "utd-fsm-signals"] for text in ("initiating", "ringing", "active", "ended")
-        ]
+        found = of_kind(site, call_id, "status")
+        assert {thread for _, thread in found} == {"utd-fsm-signals"}
+        # A callee as quick as this one may have answered before the caller has heard of the ringing.
+        assert [text for text, _ in found if text != "ringing"] == ["initiating", "active", "ended"]
 
 
 def test_an_asynchronous_view_works_and_a_blocking_one_in_it_is_refused(site: Server) -> None:
@@ -211,8 +219,7 @@ def test_a_sync_worker_that_gunicorn_aborts_hangs_up(engine: LocalEngine, databa
         before = site.get("/process/")["pid"]
         waiting = Waiting(site, watcher, "jana", to="nobody")
         assert over(waiting).end_reason == "caller_cancelled"
-        with pytest.raises(requests.ConnectionError):
-            waiting.answer.result(PATIENCE)
+        assert waiting.broke_off()
         site.until_it_answers()
         assert site.get("/process/")["pid"] != before
         assert site.post("/call/", {"from": "jana", "to": "bob0"}).json()["status"] == "active"
@@ -223,7 +230,7 @@ def test_a_sync_worker_that_is_told_to_quit_hangs_up(engine: LocalEngine, databa
         waiting = Waiting(site, watcher, "karl", to="nobody")
         site.process.send_signal(signal.SIGQUIT)
         assert over(waiting).end_reason == "caller_cancelled"
-        assert waiting.answer.exception(PATIENCE) is not None
+        assert waiting.broke_off()
 
 
 @pytest.mark.parametrize("kind", ["sync", "gthread, preload"])
@@ -231,10 +238,9 @@ def test_workers_that_serve_one_request_each(kind: str, engine: LocalEngine, dat
     """--max-requests 1: no thread of the SDK holds up a worker's end."""
     with gunicorn(*SERVERS[kind], "--max-requests", "1", engine=engine, database=database, workers=1) as site:
         for _ in range(3):
-            site.until_it_answers()
             answer = site.post("/call/", {"from": "lena", "to": "bob2"})
             assert answer.json()["status"] == "active"
-    assert site.output.count("Booting worker") >= 6
+    assert site.output.count("Booting worker") >= 4
     assert "SIGKILL" not in site.output
 
 
