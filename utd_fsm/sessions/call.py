@@ -284,7 +284,9 @@ class CallSession(BaseSession):
         if driver is not None and self._mine and (driver.hang_up() or driver.view.state in ("ending", "withdrawing")):
             try:
                 async with asyncio.timeout(GOODBYE):
-                    await self._over(driver)
+                    await asyncio.shield(driver.final)
+                    if self._taking_down is not None:
+                        await asyncio.shield(self._taking_down)
             except TimeoutError:
                 log.warning(
                     "%s: the engine has not agreed to the end yet; it is told in the background", self.describe()
@@ -440,7 +442,14 @@ class CallSession(BaseSession):
             ) from None
 
     async def _over(self, driver: CallDriver) -> None:
-        """Both are over: the call for the engine, and its media here."""
+        """Both are over: the call for the engine, and its media here.
+
+        Raises:
+            UTDProtocolError: the engine's answer was malformed; it is told again in the background.
+        """
+        await asyncio.wait({driver.final, driver.misheard}, return_when=asyncio.FIRST_COMPLETED)
+        if driver.misheard.done():
+            raise driver.misheard.result()
         await asyncio.shield(driver.final)
         if self._taking_down is not None:
             await asyncio.shield(self._taking_down)
@@ -489,6 +498,8 @@ class CallSession(BaseSession):
             if driver.view.is_final:
                 return
         await self._join()
+        if driver.view.state == "active":
+            self._start_listening()  # a callee's call is active before there is anything to listen with
         sources = [UTDTrackSource.MICROPHONE]
         if self._kind.has_video:
             sources.append(UTDTrackSource.CAMERA)
