@@ -293,8 +293,13 @@ def summary(result: dict[str, Any]) -> Table:
         party = result[key]
         heard = f"{party['heard_hz']} Hz" if party["heard_hz"] is not None else "nothing"
         grid.add_row(f"{key} {party['identity']}", f"{party['sent_hz']:g} Hz", heard, " → ".join(party["statuses"]))
-    grid.caption = (
-        f"{result['media']} media, both hearing {result['setup_ms']} ms after start(), "
-        f"{result['duration_s']} s, {result['end_reason']}"
-    )
+    told = [f"{result['media']} media"]
+    if result["setup_ms"] is not None:
+        told.append(f"both hearing {result['setup_ms']} ms after start()")
+    if result["duration_s"] is not None:
+        told.append(f"{result['duration_s']} s long")
+    if result["end_reason"]:
+        told.append(result["end_reason"])
+    told += [f"{who}: {error}" for who, error in result.get("errors", {}).items()]
+    grid.caption = ", ".join(told)
     return grid
