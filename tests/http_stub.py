@@ -24,6 +24,8 @@ class Seen:
     """Names in lower case."""
     body: Any
     """The JSON, or None."""
+    raw: bytes = b""
+    """The body, byte for byte."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.path,
             {name.lower(): value for name, value in self.headers.items()},
             json.loads(body) if body else None,
+            body,
         )
         self.stub.seen.append(seen)
         reply = self.stub.answer(seen)

@@ -6,6 +6,7 @@ the client from hearing it another way. Both kinds of media server.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -78,6 +79,26 @@ def test_hung_up_before_the_callee_learns_that_it_has_answered(engine: LocalEngi
         except UTDStateError as over:
             assert over.state == "ended"
         agreed(engine, incoming.call_id, UTDCallStatus.ENDED, "caller_hangup", call, answer, client=caller)
+
+
+def test_hung_up_while_the_callee_joins_and_nothing_tells(local: LocalEngine, local_way: Way) -> None:
+    """A join that hangs, as it does when its room was deleted in the middle of it, and a silent socket: the session
+    looks for itself, before the next try."""
+    here = local_way()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        here.rewrite("POST", ACCEPT, lambda answer: answer.update(url=f"ws://127.0.0.1:{silent.getsockname()[1]}"))
+        with two(local, callee_way=here) as (call, answer, caller, callee):
+            incoming = ring(call, answer, caller, callee)
+            here.frames.clear()
+            accepting = in_thread(lambda: answer.accept(incoming))
+            assert call.wait_for_answer(timeout=WAIT) is UTDCallStatus.ACTIVE
+            answer.connection.wait_for("connecting", timeout=WAIT)
+            call.end()
+            with pytest.raises(UTDStateError) as refused:
+                accepting.result(WAIT)
+            assert refused.value.state == "ended"
+            assert not [path for path in here.paths() if path.endswith("/token")]
+            agreed(local, incoming.call_id, UTDCallStatus.ENDED, "caller_hangup", call, answer, client=caller)
 
 
 def test_a_cancel_under_way_while_the_callee_answers(engine: LocalEngine, way: Way) -> None:
