@@ -7,6 +7,7 @@ acceptance test of its own: everything it reports was measured from received sam
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -93,7 +94,9 @@ class Show:
 
     def __call__(self, who: str, text: str) -> None:
         with self._lock:
-            self.console.print(f"[dim]{time.monotonic() - self._began:6.2f} s[/]  [bold]{who:7}[/]{text}")
+            self.console.print(
+                f"[dim]{time.monotonic() - self._began:6.2f} s[/]  [bold]{who:7}[/]{text}", soft_wrap=True
+            )
 
 
 @contextmanager
@@ -255,6 +258,16 @@ class Scene:
         return result
 
 
+def keys_for(media: str) -> dict[str, str | None]:
+    """The keys of a media server that runs already, from LiveKit's own environment variables."""
+    if "://" not in media:
+        return {}
+    return {
+        "livekit_key": os.environ.get("LIVEKIT_API_KEY"),
+        "livekit_secret": os.environ.get("LIVEKIT_API_SECRET"),
+    }
+
+
 def run_demo_call(*, media: str, video: bool, seconds: float, record: Path | None, as_json: bool) -> int:
     """Run it and report.
 
@@ -266,7 +279,7 @@ def run_demo_call(*, media: str, video: bool, seconds: float, record: Path | Non
         record.mkdir(parents=True, exist_ok=True)
     show("engine", f"starting, with {media} media")
     try:
-        with local_engine(media=media) as engine:
+        with local_engine(media=media, **keys_for(media)) as engine:
             show("engine", f"listens on {engine.base_url}, media on {engine.livekit_url}")
             scene = Scene(engine, video=video, seconds=seconds, record=record, show=show)
             scene.run()
