@@ -258,7 +258,7 @@ class Scene:
         return result
 
 
-def keys_for(media: str) -> dict[str, str | None]:
+def keys_for(media: str) -> dict[str, Any]:
     """The keys of a media server that runs already, from LiveKit's own environment variables."""
     if "://" not in media:
         return {}
