@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from uuid import UUID, uuid4, uuid5
 
 from . import validation, wire
@@ -285,7 +285,7 @@ class EngineApi:
             key: an idempotency key; the look then seals what was sent under lower ones (machines, law 5).
         """
         ask = Ask("GET", self.base_url, wire.CALL, id=call_id, key=_key(key), credentials=cred, applies=False)
-        return wire.read_call(self._requests.perform(ask, deadline=deadline), ask.route)
+        return _about(call_id, wire.read_call(self._requests.perform(ask, deadline=deadline), ask.route), ask)
 
     def call_by_key(self, cred: Credentials, key: str, *, deadline: float | None = None) -> UTDCall | None:
         """The call that a create with this key made (``GET /calls?key=``); None if it made none and never will."""
@@ -359,7 +359,10 @@ class EngineApi:
     ) -> UTDCall:
         body = {"identity": cred.identity, "device_id": cred.device_id}
         ask = self._post(cred, template, call_id, body, key=key)
-        told = wire.read_step(self._requests.perform(ask, deadline=deadline), ask.route)
+        data = self._requests.perform(ask, deadline=deadline)
+        told = wire.read_step(data, ask.route)
+        if wire.Reader(data, ask.route).text("call_id") != call_id:
+            _another(ask)
         return told or self.call(cred, call_id, deadline=deadline)
 
     def _ticket(
@@ -372,7 +375,20 @@ class EngineApi:
             # Read after the answer, it is newer than anything the short answer could add.
             record = self.call(cred, call_id, deadline=deadline)
             return UTDCallTicket(call=record, url=url, token=token)
-        return wire.read_ticket(data, ask.route, record=record)
+        ticket = wire.read_ticket(data, ask.route, record=record)
+        _about(call_id, ticket.call, ask)
+        return ticket
+
+
+def _about(call_id: str, record: UTDCall, ask: Ask) -> UTDCall:
+    """The record, if it is the one that was asked for."""
+    if record.call_id != call_id:
+        _another(ask)
+    return record
+
+
+def _another(ask: Ask) -> NoReturn:
+    wire.malformed(ask.route, "call_id", "another call than was asked for")
 
 
 def _present(body: Mapping[str, Any]) -> dict[str, Any]:

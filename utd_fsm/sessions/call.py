@@ -198,12 +198,13 @@ class CallSession(BaseSession):
             UTDConnectionError: engine or media could not be reached.
         """
         driver = await self._incoming(call, "accept")
-        self._mine = True
+        before, self._mine = self._mine, True
         try:
             await driver.accept()
         except UTDStreamException as error:
             error.call_id = error.call_id or driver.call_id
-            self._mine = driver.view.is_pending
+            # A second accept of the call that is answered here is refused, and changes nothing.
+            self._mine = before or driver.view.is_pending
             raise
         self._follow(driver)
         await self._go_in(driver)
@@ -268,7 +269,8 @@ class CallSession(BaseSession):
             return self._busy
         driver.hang_up()
         if driver.view.is_pending or driver.view.is_final:
-            await self._over(driver)
+            with contextlib.suppress(UTDStateError):  # there was no call after all
+                await self._over(driver)
         return self.call
 
     @verb(timeout=30.0, overtakes=True)
@@ -447,9 +449,11 @@ class CallSession(BaseSession):
         Raises:
             UTDProtocolError: the engine's answer was malformed; it is told again in the background.
         """
-        await asyncio.wait({driver.final, driver.misheard}, return_when=asyncio.FIRST_COMPLETED)
-        if driver.misheard.done():
-            raise driver.misheard.result()
+        misheard = driver.misheard
+        if not driver.final.done():
+            await asyncio.wait({driver.final, misheard}, return_when=asyncio.FIRST_COMPLETED)
+        if misheard.done():
+            raise misheard.result()
         await asyncio.shield(driver.final)
         if self._taking_down is not None:
             await asyncio.shield(self._taking_down)

@@ -132,6 +132,8 @@ class CallDriver:
         """Done when the view is final, or (an error) when there is no call after all."""
         self.answered: asyncio.Future[UTDCallStatus] = asyncio.get_running_loop().create_future()
         """What answered the caller first: ACTIVE or a terminal status; an error when there is no call after all."""
+        self.misheard: asyncio.Future[UTDProtocolError] = asyncio.get_running_loop().create_future()
+        """Done when the next answer to end, reject or busy is malformed. Ending goes on all the same."""
         self.ticket: UTDCallTicket | None = None
 
     # ------------------------------------------------------------------ what it shows
@@ -232,6 +234,19 @@ class CallDriver:
         assert self.call_id is not None
         try:
             ticket = await self._engine.accept(self.call_id, key=self._order.next())
+            self._won = True
+            self.observe(ticket.call)
+            if self.view.state == "accepting":
+                said = ticket.call.status.value
+                wire.malformed(f"POST {wire.CALL_ACCEPT}".replace("{id}", ":id"), "status", f"accepted, and {said}")
+        except UTDProtocolError:
+            # It was answered, so that nothing is under way any more: what a look says is what became of it.
+            record = await self._try_look()
+            if record is None or self._is_ours(record):
+                self.hang_up()
+            else:
+                self._over(record)
+            raise
         except BaseException as error:
             if is_unknown(error):
                 self.hang_up()
@@ -240,10 +255,12 @@ class CallDriver:
                 if isinstance(error, UTDStateError) and self.record is not None:
                     error.state = "answered_elsewhere" if self.view.state == "elsewhere" else self.record.status.value
             raise
-        self._won = True
         self.ticket = ticket
-        self.observe(ticket.call)
         return ticket
+
+    def _is_ours(self, record: UTDCall) -> bool:
+        """Whether this device has answered it."""
+        return snapshot_of(record, self._engine.device_id, self.role, won=True).standing == "active"
 
     async def _follow_request(self) -> UTDCallTicket | None:
         """Wait for the request under way. Whoever stops waiting hangs up; the request itself is never torn apart."""
@@ -262,7 +279,7 @@ class CallDriver:
         assert self.call_id is not None
         try:
             record = await self._engine.ring(self.call_id)
-        except UTDEngineError:
+        except (UTDEngineError, UTDProtocolError):
             looked = await self._try_look()
             if looked is not None:
                 self.observe(looked)
@@ -402,7 +419,7 @@ class CallDriver:
                 future.exception()  # whoever waits is told; nobody has to
 
     async def _settle(self) -> None:
-        """Tell the engine that the person is gone, until it agrees or nobody could be asked for a minute."""
+        """Tell the engine that the person is gone, until it agrees, or for a minute has told nothing of the call."""
         loop = asyncio.get_running_loop()
         reached = loop.time()
         delay = self._timing.retry_first
@@ -412,10 +429,10 @@ class CallDriver:
                 reached = loop.time()
             except UTDStreamException as error:
                 log.info("call %s: ending it: %s", self.call_id, error)
-                if not is_unknown(error) and not _out_of_reach(error):
-                    reached = loop.time()
-                    if error.status_code == 404:
-                        self._step("give_up")
+                if error.status_code == 404:
+                    self._step("give_up")
+                elif error.status_code == 429:
+                    reached = loop.time()  # it asks for patience; any other refusal is no answer either
             if self.view.state not in ("ending", "withdrawing"):
                 break
             if loop.time() - reached >= self._timing.out_of_reach:
@@ -446,6 +463,13 @@ class CallDriver:
         request = {"end": self._engine.end, "reject": self._engine.reject, "busy": self._engine.busy}[verb]
         try:
             answer = await request(self.call_id, key=self._order.next())
+        except UTDProtocolError as error:
+            # Whoever asked is told; what became of it, a look says. Otherwise it is sent again.
+            answer = await self._try_look()
+            misheard, self.misheard = self.misheard, asyncio.get_running_loop().create_future()
+            misheard.set_result(error)
+            if answer is None:
+                raise
         except UTDEngineError as error:
             if is_unknown(error) or error.status_code == 429:
                 raise
@@ -466,7 +490,3 @@ async def _outcome(request: Coroutine[Any, Any, UTDCallTicket | None]) -> Outcom
         return await request, None
     except UTDStreamException as error:
         return None, error
-
-
-def _out_of_reach(error: UTDStreamException) -> bool:
-    return isinstance(error, UTDConnectionError | UTDTimeoutError)
