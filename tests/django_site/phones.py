@@ -20,7 +20,7 @@ def client_for(identity: str) -> UTDStreamClient:
             client = UTDStreamClient(settings.UTD_APP_ID, settings.UTD_APP_KEY, base_url=settings.UTD_ENGINE)
             _clients[identity] = client
         if client.identity is None:
-            client.authenticate(identity)
+            client.authenticate(identity, timeout=10)
     return client
 
 
@@ -34,5 +34,5 @@ async def client_to_await_for(identity: str) -> aio.UTDStreamClient:
         client = aio.UTDStreamClient(settings.UTD_APP_ID, settings.UTD_APP_KEY, base_url=settings.UTD_ENGINE)
         _awaitable[identity] = client
     if client.identity is None:
-        await client.authenticate(identity)
+        await client.authenticate(identity, timeout=10)
     return client
