@@ -16,6 +16,7 @@ from utd_fsm.errors import (
     UTDClosedError,
     UTDConflictError,
     UTDConnectionError,
+    UTDForbiddenError,
     UTDInputError,
     UTDStateError,
     UTDStreamException,
@@ -632,3 +633,42 @@ async def test_a_refusal_by_the_engine_is_raised_with_its_status(world: World) -
         await do(stranger.accept, call_id)
     assert caught.value.is_forbidden
     assert caller.status.value is UTDCallStatus.RINGING
+
+
+async def test_a_second_accept_is_refused_and_leaving_still_ends_the_call(world: World) -> None:
+    _, callee, call_id = await world.talking()
+    with pytest.raises(UTDStateError):
+        await do(callee.accept, call_id)
+    await callee.leave_with(failed=False)
+    assert world.engine.truth(call_id).status is ENDED
+
+
+async def test_ending_a_call_that_the_engine_never_took_is_no_error(world: World) -> None:
+    caller = world.session(world.alice)
+    gate = world.alice.hold("create")
+    world.alice.lose_request.add("create")
+    starting = begin(caller.start, "bob")
+    await world.alice.arrived["create"].wait()
+    ending = begin(caller.end)
+    await asyncio.sleep(0)
+    gate.set()
+    assert await ending is None
+    with pytest.raises(UTDStateError):
+        await starting
+    assert world.engine.open_calls() == []
+
+
+async def test_an_engine_that_refuses_every_word_is_not_told_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, callee, call_id = await world.talking()
+
+    async def banned(call_id: str, *, key: str | None = None) -> UTDCall:
+        raise UTDForbiddenError("User is banned", 403)
+
+    for verb in ("end", "look"):
+        monkeypatch.setattr(world.alice, verb, banned)
+    assert (await do(caller.end)).end_reason == caller.end_reason == "unreachable"
+    monkeypatch.undo()
+    await do(callee.end)
+    assert world.engine.truth(call_id).status is ENDED

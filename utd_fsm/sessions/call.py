@@ -35,8 +35,8 @@ Watch = Callable[[str, Callable[[UTDCall], None]], Callable[[], None]]
 """Follow a call by its id; returns what stops following. Safe to call on the loop thread."""
 
 LONG_JOIN = 3.0
-"""Seconds after which a join that still lasts is a reason to look at the call. LiveKit's client does not notice that the
-room it is joining was deleted, as the room of a finished call is, and tries on for 15 s."""
+"""Seconds after which a join that still lasts is a reason to look at the call. LiveKit's client does not notice that
+the room it is joining was deleted, as the room of a finished call is, and tries on for 15 s."""
 
 GOODBYE = 4.0
 """Seconds that leaving waits for the engine to agree to an end; it is told in the background after that."""
