@@ -142,7 +142,7 @@ class BaseObservable(Generic[T]):
 
     # The readers' side.
 
-    def _matcher(self, wanted: Callable[[T], object] | T) -> Callable[[T], bool]:
+    def _matcher(self, wanted: Callable[[T], object] | T | str) -> Callable[[T], bool]:
         if callable(wanted):
             return lambda value: bool(wanted(value))
         return lambda value: bool(value == wanted)
@@ -178,7 +178,7 @@ class BaseObservable(Generic[T]):
 class Observable(BaseObservable[T]):
     """The blocking one. Made by sessions; every member here may be used from any thread that may block."""
 
-    def wait_for(self, wanted: Callable[[T], object] | T, timeout: float | None = 30.0) -> T:
+    def wait_for(self, wanted: Callable[[T], object] | T | str, timeout: float | None = 30.0) -> T:
         """Wait until the value is, or satisfies, ``wanted``: the current one, or else the first later one that does.
 
         None is skipped, however short it lasted.
@@ -260,7 +260,7 @@ class Observable(BaseObservable[T]):
 class AsyncObservable(BaseObservable[T]):
     """The awaitable one. Made by sessions; its waits may be awaited in any asyncio event loop of any thread."""
 
-    async def wait_for(self, wanted: Callable[[T], object] | T, timeout: float | None = 30.0) -> T:
+    async def wait_for(self, wanted: Callable[[T], object] | T | str, timeout: float | None = 30.0) -> T:
         """Wait until the value is, or satisfies, ``wanted``: the current one, or else the first later one that does.
 
         None is skipped, however short it lasted. A cancelled await unsubscribes and changes nothing.

@@ -85,7 +85,7 @@ class AwaitedSignal(Mapping[str, Any]):
         if not self._arrived.is_set():
             refuse_if_blocking_deadlocks(f"waiting for {self._signal.name}")
         if not self._arrived.wait(deadline.left()):
-            raise UTDTimeoutError(f"{self._signal!r} was not emitted within {limit:g} s")
+            raise UTDTimeoutError(f"{self._signal.name} was not emitted within {limit:g} s")
         self.close()
         return self._payload
 
