@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading, time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -77,14 +77,16 @@ def test_eight_threads_ask_everything_of_one_call(local: LocalEngine) -> None:
         agreed(local, call_id, UTDCallStatus.ENDED, "caller_hangup", call, answer, client=caller)
 
 
-def test_twenty_calls_at_once_of_forty_identities(engine: LocalEngine) -> None:
-    """Through one process: every party hears its own other side, and nobody else's."""
+def test_twenty_calls_at_once_of_forty_identities(local: LocalEngine) -> None:
+    """Through one process: every party hears its own other side, and nobody else's.
 
+    Forty encoders and decoders need about 30 s of one processor, so the verbs are given longer than their defaults.
+    """
     with ExitStack() as stack:
         calls = []
         for number in range(CALLS):
             tones = 300.0 + 40 * number, 1200.0 + 40 * number
-            callee, caller = (stack.enter_context(signed_in(engine, fresh(name))) for name in ("bob", "alice"))
+            callee, caller = (stack.enter_context(signed_in(local, fresh(name))) for name in ("bob", "alice"))
             answer = stack.enter_context(callee.call_session("audio_call", microphone=Tone(tones[1])))
             call = stack.enter_context(caller.call_session("audio_call", microphone=Tone(tones[0])))
             calls.append((call, answer, caller, callee, tones))
@@ -93,21 +95,16 @@ def test_twenty_calls_at_once_of_forty_identities(engine: LocalEngine) -> None:
             _, answer, _, callee, tones = calls[number]
             incoming = callee.wait_for_call(timeout=WAIT)
             assert incoming is not None
-            answer.accept(incoming)
+            answer.accept(incoming, timeout=WAIT)
             hears(answer, tones[0])
 
         def asks(number: int) -> str:
             call, _, _, callee, tones = calls[number]
             started = call.start(callee.identity or "", timeout=WAIT)
-            print(number, "started", time.monotonic()-T0, flush=True)
             assert call.wait_for_answer(timeout=WAIT) is UTDCallStatus.ACTIVE
-            print(number, "active", time.monotonic()-T0, flush=True)
-            try: hears(call, tones[1])
-            except Exception as e: print(number, "FAILED", time.monotonic()-T0, repr(e), call.call, call.end_reason, flush=True); raise
-            print(number, "hears", time.monotonic()-T0, flush=True)
+            hears(call, tones[1])
             return started.call_id
 
-        T0=time.monotonic()
         answering = [in_thread(lambda number=number: answers(number)) for number in range(CALLS)]
         asking = [in_thread(lambda number=number: asks(number)) for number in range(CALLS)]
         ids = [done.result(WAIT) for done in asking]
@@ -118,7 +115,7 @@ def test_twenty_calls_at_once_of_forty_identities(engine: LocalEngine) -> None:
         for done in over:
             done.result(WAIT)
         for call_id, (call, answer, caller, *_) in zip(ids, calls, strict=True):
-            agreed(engine, call_id, UTDCallStatus.ENDED, "caller_hangup", call, answer, client=caller)
+            agreed(local, call_id, UTDCallStatus.ENDED, "caller_hangup", call, answer, client=caller)
 
 
 # ------------------------------------------------------------------------------------------------- who gets a call
