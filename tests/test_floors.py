@@ -60,7 +60,6 @@ FLOORS: dict[str, int] = {
     "aio": 6,
     # 7: what stands on it
     "cli": 7,
-    "django": 7,
     "testing": 7,
     "local": 7,
 }
