@@ -313,6 +313,25 @@ def engine_that_forgot(calls_before: int = 0) -> Callable[[Seen], Reply]:
     return answer
 
 
+@pytest.mark.parametrize("bearer", ["top-secret\nX-Other: 1", "top secret", " top-secret", "top-sécret"])
+def test_a_bearer_that_cannot_stand_in_a_header_is_refused_and_not_repeated(bearer: str) -> None:
+    with http_stub(lambda _: Reply(json=session(bearer))) as stub:
+        api = api_for(stub.url)
+        with pytest.raises(UTDProtocolError) as caught:
+            api.authenticate("alice")
+        api.close()
+    assert caught.value.field == "user_token"
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_headers_that_cannot_be_sent_are_a_failure_and_not_repeated() -> None:
+    pool = http_pool.HttpPool()
+    result = pool.send("GET", "http://127.0.0.1:1/", headers={"Authorization": "Bearer top\nsecret"})
+    assert isinstance(result, http_pool.Failure)
+    assert (result.sent, result.again) == (False, False)
+    assert "secret" not in result.what
+
+
 def test_a_refused_bearer_is_minted_again_once() -> None:
     with http_stub(engine_that_forgot()) as stub:
         api = api_for(stub.url)

@@ -118,7 +118,11 @@ class HttpPool:
         connect, read = self._timeouts
         if budget is not None:
             connect, read = min(connect, max(budget, 0.001)), min(read, max(budget, 0.001))
-        request = Request(method, url, headers=dict(headers), data=body).prepare()
+        try:
+            request = Request(method, url, headers=dict(headers), data=body).prepare()
+        except ValueError as error:
+            # Its text quotes the header, which may be the one with the bearer.
+            return Failure(f"no request could be made ({type(error).__name__})", sent=False, again=False)
         return self._send(request, connect, read)
 
     def close(self) -> None:

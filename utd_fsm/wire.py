@@ -140,6 +140,13 @@ class Reader:
             malformed(self.route, self._field(names[0]), "missing or empty")
         return value
 
+    def token(self, *names: str) -> str:
+        """A required token, of characters that can stand in a header: whoever refuses others there repeats them."""
+        value = self.text(*names)
+        if not (value.isascii() and value.isprintable()) or " " in value:
+            malformed(self.route, self._field(names[0]), "characters that no token has")
+        return value
+
     def text_or_none(self, *names: str) -> str | None:
         return self._get(names, str)
 
@@ -338,7 +345,7 @@ def read_token(data: object, route: str = f"POST {TOKEN}") -> UTDTokenResponse:
 def read_session(data: object, route: str = f"POST {AUTH_SESSION}") -> UTDSessionInfo:
     r = Reader(data, route)
     return UTDSessionInfo(
-        user_token=r.text("user_token"),
+        user_token=r.token("user_token"),
         ws_url=r.text_or_none("ws_url"),
         signaling_enabled=r.flag("signaling_enabled"),
         messaging_enabled=r.flag("messaging_enabled"),

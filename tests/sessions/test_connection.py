@@ -187,6 +187,26 @@ async def test_a_ticket_that_cannot_be_had_is_a_failed_try() -> None:
         assert r.reasons == ["join", "retry", "retry"]
 
 
+async def test_a_room_that_cannot_even_be_made_is_a_failed_try() -> None:
+    def broken(post: Callable[[RoomEvent], None], options: RoomOptions) -> Room:
+        raise ImportError("libnative.so: cannot open shared object file")
+
+    rig = Rig()
+    driver = ConnectionDriver(
+        broken,
+        RoomOptions(),
+        ticket=rig.good_ticket,
+        on_change=rig.steps.append,
+        on_event=rig.events.append,
+        timing=SHORT,
+    )
+    async with asyncio.timeout(20):
+        with pytest.raises(UTDConnectionError, match="cannot open shared object"):
+            await driver.join()
+    assert driver.state == "disconnected"
+    assert len([step for step in rig.steps if step.after == "disconnected"]) == 1
+
+
 async def test_a_refused_ticket_is_raised() -> None:
     async with rig() as r:
 

@@ -127,3 +127,26 @@ async def test_an_error_lets_the_next_go() -> None:
     with pytest.raises(UTDStateError):
         await queue.in_turn("session", "fails", fails)
     assert await queue.in_turn("session", "quick", quick) == "next"
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_who_is_overtaken_in_the_moment_its_turn_comes_never_begins(steps: int) -> None:
+    queue, gate, began = Turns(), asyncio.Event(), []
+
+    async def second() -> None:
+        began.append("second")
+
+    async def end() -> None:
+        pass
+
+    one = asyncio.create_task(queue.in_turn("session", "first", gate.wait))
+    two = asyncio.create_task(queue.in_turn("session", "second", second))
+    await turns()
+    gate.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    early = bool(began)
+    await queue.at_once("end", end)
+    await asyncio.gather(one, two, return_exceptions=True)
+    assert early or isinstance(two.exception(), UTDStateError)
+    assert bool(began) == early

@@ -259,7 +259,11 @@ class ConnectionDriver:
         except Exception as error:  # noqa: BLE001 - a fault of a ticket's giver must not end the rejoining
             _log.exception("the ticket for a room could not be had")
             return UTDConnectionError(f"no room token could be had ({type(error).__name__})")
-        room = self._factory(partial(self._heard, self._epoch), self._options)
+        try:
+            room = self._factory(partial(self._heard, self._epoch), self._options)
+        except Exception as error:  # noqa: BLE001 - a native library that cannot be loaded, above all
+            _log.exception("a Room could not be made")
+            return UTDConnectionError(f"the media client could not be started ({type(error).__name__}: {error})")
         connect = asyncio.create_task(
             room.connect(url, token, auto_subscribe=self.auto_subscribe), name="utd-fsm-connect"
         )

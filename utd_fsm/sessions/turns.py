@@ -46,6 +46,8 @@ class Turns:
         self._admit()
         try:
             await turn.go
+            if turn.overtaken is not None:  # between its turn's coming and this step
+                raise turn.overtaken
             turn.task = asyncio.create_task(cast("Coroutine[Any, Any, T]", call()), name=f"utd-fsm-{name}")
             return cast("T", await turn.task)
         except asyncio.CancelledError:
