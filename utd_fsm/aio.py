@@ -860,7 +860,7 @@ class UTDStreamClient(AwaitableFacade):
         return AsyncIncomingCalls(self, self._core.wait_for_call)
 
     async def dispose(self, *, timeout: float | None = 30.0) -> None:
-        """End the sessions (5 s at most), stop listening, free the HTTP pools. Idempotent.
+        """Stop listening, end the sessions (5 s at most), free the HTTP pools. Idempotent.
 
         Args:
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.

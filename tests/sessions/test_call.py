@@ -672,3 +672,34 @@ async def test_an_engine_that_refuses_every_word_is_not_told_for_ever(
     monkeypatch.undo()
     await do(callee.end)
     assert world.engine.truth(call_id).status is ENDED
+
+
+async def test_a_call_that_is_heard_of_only_when_it_is_over_has_its_duration(world: World) -> None:
+    caller, callee, call_id = await world.ringing()
+    world.engine.pushing = False
+    await do(callee.accept, call_id)
+    await do(callee.end)
+    world.engine.push(world.engine.truth(call_id))
+    assert (await over(caller)).status is ENDED
+    assert caller.duration == callee.duration == world.engine.truth(call_id).duration
+
+
+async def test_a_dispose_that_is_interrupted_tells_who_waits_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, _, _ = await world.talking()
+    never = asyncio.Event()
+    saying_goodbye = asyncio.Event()
+
+    async def endless() -> None:
+        caller._connection.dispose_now()
+        saying_goodbye.set()
+        await never.wait()
+
+    monkeypatch.setattr(caller._connection, "dispose", endless)
+    disposing = begin(caller.dispose)
+    await saying_goodbye.wait()
+    disposing.cancel()
+    monkeypatch.undo()
+    await asyncio.gather(disposing, return_exceptions=True)
+    assert caller.speakers.finished

@@ -332,12 +332,14 @@ class BaseSession(SessionCore):
         """Leave and free everything; idempotent. The session cannot be used again: what is called raises
         `UTDClosedError`."""
         first, self._disposed = not self._disposed, True
-        await self._connection.dispose()
-        if first:
-            self.events.finish()
-            self._finish_observables(lambda: UTDClosedError("the session is disposed"))
-            if self._on_disposed is not None:
-                self._on_disposed(self)
+        try:
+            await self._connection.dispose()
+        finally:  # also when waiting for the goodbye was interrupted
+            if first:
+                self.events.finish()
+                self._finish_observables(lambda: UTDClosedError("the session is disposed"))
+                if self._on_disposed is not None:
+                    self._on_disposed(self)
 
     # ---------------------------------------------------------------------------------------------- for the facades
 

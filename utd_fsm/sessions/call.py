@@ -104,7 +104,9 @@ class CallSession(BaseSession):
         """
         record = self.call
         if record is not None and record.status.is_terminal and record.duration is not None:
-            return record.duration if self._active_at is not None else None
+            # A call that was soon over may be heard of as active by nobody but the engine.
+            answered = self._active_at is not None or record.answered_at is not None
+            return record.duration if answered else None
         if self._active_at is None:
             return None
         return (self._ended_at or time.monotonic()) - self._active_at

@@ -171,6 +171,7 @@ class ClientCore:
         if warming is not None:
             # The native library takes half a second to load: here it costs nobody a call.
             await asyncio.shield(warming)
+        self._refuse_closed()  # meanwhile
         before = self._incoming
         self._incoming, self._credentials = None, credentials
         if before is not None:
@@ -358,12 +359,12 @@ class ClientCore:
 
     @verb(timeout=30.0)
     async def dispose(self) -> None:
-        """End the sessions (5 s at most), stop listening, free the HTTP pools. Idempotent."""
+        """Stop listening, end the sessions (5 s at most), free the HTTP pools. Idempotent."""
         if self._closed:
             return
         self._closed = True
+        self._stop_hearing()  # first: who is interrupted while sessions end must not go on taking calls
         await self._end_sessions()
-        self._stop_hearing()
         self._api.close()
         if self._farewell is not None:
             self._farewell()
