@@ -77,6 +77,8 @@ class _Tap:
             now = time.monotonic()
             more = self.frames.dropped - lost
             lost += more
+            if self.track.muted and self.track.kind == "audio" and not array.any():
+                continue  # LiveKit goes on with zeros while nothing comes: a mute is a gap, and its last sound passes
             last = len(self.sinks) - 1
             for index, sink in enumerate(tuple(self.sinks)):
                 if more:
