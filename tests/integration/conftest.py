@@ -96,7 +96,7 @@ def _ours() -> list[str]:
     return [
         thread.name
         for thread in threading.enumerate()
-        if thread.name.startswith("utd-fsm") and not thread.name.endswith(("-output", "-signals"))
+        if thread.name.startswith("utd-fsm") and not thread.name.endswith("-signals")
     ]
 
 

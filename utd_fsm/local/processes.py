@@ -162,7 +162,7 @@ class ChildProcess(ABC):
             start_new_session=True,  # a Ctrl-C in the terminal is for us; we stop our children
         )
         self._reader = threading.Thread(
-            target=self._read, args=(process, self._said_ready), name=f"utd-fsm-{self.what}-output", daemon=True
+            target=self._read, args=(process, self._said_ready), name=f"output of the {self.what}", daemon=True
         )
         self._reader.start()
 
