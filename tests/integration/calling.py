@@ -1,4 +1,4 @@
-"""What the tests of calls share: threads whose outcome is asked for, tones that are measured, and what all must agree on.
+"""What the tests of calls share: threads whose outcome is asked for, tones that are measured, what all must agree on.
 
 The public blocking API only, except where the media server is asked who is in a room.
 """

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from utd_fsm import wire
@@ -124,7 +124,8 @@ class GateProxy:
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
-        assert parts.hostname and parts.port
+        assert parts.hostname
+        assert parts.port
         self.upstream = parts.hostname, parts.port
         self.state = _State()
         self.frames = threading.Event()
@@ -191,7 +192,7 @@ class GateProxy:
         self._server.server_close()
         self._thread.join(5)
 
-    def __enter__(self) -> GateProxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

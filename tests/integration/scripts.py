@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Self
 
 from tests.integration.calling import WAIT
 from utd_fsm.testing import LocalEngine
@@ -96,7 +97,7 @@ class Program:
         out, err = self.process.communicate(timeout=WAIT)
         return self.process.returncode, out, err
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.media
 
 
 @asynccontextmanager
-async def signed_in(engine: LocalEngine, identity: str, way: GateProxy | None = None) -> AsyncIterator[aio.UTDStreamClient]:
+async def signed_in(
+    engine: LocalEngine, identity: str, way: GateProxy | None = None
+) -> AsyncIterator[aio.UTDStreamClient]:
     url = way.url if way is not None else engine.base_url
     async with aio.UTDStreamClient(engine.app_id, engine.app_key, base_url=url) as client:
         await client.authenticate(identity)
@@ -28,7 +30,7 @@ async def signed_in(engine: LocalEngine, identity: str, way: GateProxy | None = 
 
 
 async def heard_hz(call: aio.UTDCallSession) -> float | None:
-    pieces = []
+    pieces: list[np.ndarray[tuple[int, ...], np.dtype[np.int16]]] = []
     async with call.listen(timeout=WAIT) as frames:
         async for frame in frames:
             if pieces or loudness(frame.samples) > 0.01:

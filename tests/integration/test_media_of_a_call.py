@@ -1,4 +1,4 @@
-"""What is played is heard: playing, recording, listening and watching in real calls, each measured at the other side."""
+"""What is played is heard: playing, recording, listening and watching in real calls, measured at the other side."""
 
 from __future__ import annotations
 
@@ -22,9 +22,16 @@ from tests.integration.calling import (
     signed_in,
     talking,
     two,
-    until,
 )
-from utd_fsm import UTDCallSession, UTDCallStatus, UTDInputError, UTDStateError, UTDStreamType, UTDTimeoutError
+from utd_fsm import (
+    UTDCallSession,
+    UTDCallStatus,
+    UTDInputError,
+    UTDParticipant,
+    UTDStateError,
+    UTDStreamType,
+    UTDTimeoutError,
+)
 from utd_fsm.media import AudioFeed, TestPattern, Tone, VideoFeed, WavFile
 from utd_fsm.media.measure import dominant_hz, loudness
 from utd_fsm.testing import LocalEngine
@@ -193,14 +200,8 @@ def test_a_video_call_both_ways(engine: LocalEngine) -> None:
             hears(call, CALLEE_HZ)
             hears(answer, CALLER_HZ)
             call.set_camera(False)
-            until(
-                lambda: any(
-                    track.kind == "video" and track.muted
-                    for one in answer.remote_participants.value
-                    for track in one.tracks
-                )
-                or not any(track.kind == "video" for one in answer.remote_participants.value for track in one.tracks),
-                "the other sees that the camera is off",
+            answer.remote_participants.wait_for(
+                lambda others: not any(shows_video(other) for other in others), timeout=WAIT
             )
             call.set_camera(True)
             with answer.watch(timeout=WAIT) as pictures:
@@ -212,6 +213,11 @@ def test_a_video_call_both_ways(engine: LocalEngine) -> None:
         finally:
             stop.set()
             showing.result(WAIT)
+
+
+def shows_video(somebody: UTDParticipant) -> bool:
+    """Whether the others are told that a camera is on."""
+    return any(track.kind == "video" and not track.muted for track in somebody.tracks)
 
 
 def test_no_camera_in_an_audio_call(local: LocalEngine) -> None:

@@ -229,9 +229,7 @@ def test_errors_of_a_pool_of_processes_keep_their_fields(local: LocalEngine) -> 
         with pytest.raises(UTDConflictError) as over:
             job.get(WAIT)
         assert (over.value.status_code, over.value.state, over.value.call_id) == (409, "ended", call_id)
-        wrong = pool.apply_async(
-            _call_somebody_busy, (local.app_id, "0" * 32, local.base_url, bob, call_id)
-        )
+        wrong = pool.apply_async(_call_somebody_busy, (local.app_id, "0" * 32, local.base_url, bob, call_id))
         with pytest.raises(UTDStreamException) as refused:
             wrong.get(WAIT)
         assert refused.value.status_code == 401

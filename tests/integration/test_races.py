@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -27,7 +28,7 @@ from tests.integration.calling import (
 )
 from tests.integration.conftest import Engines
 from tests.integration.gate_proxy import GateProxy
-from utd_fsm import UTDCallStatus, UTDStateError
+from utd_fsm import UTDCallStatus, UTDStateError, UTDStreamClient
 from utd_fsm.media import Tone
 from utd_fsm.testing import LocalEngine
 
@@ -35,6 +36,11 @@ pytestmark = pytest.mark.media
 
 Way = Callable[[], GateProxy]
 ACCEPT, END, CREATE = "/calls/*/accept", "/calls/*/end", "/calls"
+
+
+def is_over(client: UTDStreamClient, call_id: str) -> bool:
+    """For the engine."""
+    return client.get_call(call_id).status.is_terminal
 
 
 # ------------------------------------------------------------------------------------------------- accept and cancel
@@ -127,11 +133,11 @@ def test_rejected_and_cancelled_at_once(engine: LocalEngine, way: Way) -> None:
         with two(engine, caller_way=there, callee_way=here) as (call, answer, caller, callee):
             incoming = ring(call, answer, caller, callee)
             gates = {here: here.hold("POST", "/calls/*/reject"), there: there.hold("POST", END)}
-            both = in_thread(lambda answer=answer, incoming=incoming: answer.reject(incoming)), in_thread(call.end)
+            both = in_thread(partial(answer.reject, incoming)), in_thread(call.end)
             for gate in gates.values():
                 gate.reached()
             gates[first].open()
-            until(lambda caller=caller, call_id=incoming.call_id: caller.get_call(call_id).status.is_terminal, "over")
+            until(partial(is_over, caller, incoming.call_id), "the first one has won")
             gates[second].open()
             for done in both:
                 done.result(WAIT)
@@ -257,7 +263,7 @@ def test_two_devices_accept_at_once(engine: LocalEngine, way: Way) -> None:
     ):
         incoming = ring(call, here, caller, one)
         gates = [each.hold("POST", ACCEPT) for each in ways]
-        tries = [in_thread(lambda device=device: device.accept(incoming)) for device in (here, there)]
+        tries = [in_thread(partial(device.accept, incoming)) for device in (here, there)]
         for gate in gates:
             gate.reached()
         for gate in gates:
@@ -359,7 +365,7 @@ def test_two_call_the_same_one_at_once(local: LocalEngine, local_way: Way) -> No
         carol.call_session("audio_call") as other,
     ):
         gates = [each.hold("POST", CREATE) for each in ways]
-        starts = [in_thread(lambda call=call: call.start(bob)) for call in (one, other)]
+        starts = [in_thread(partial(call.start, bob)) for call in (one, other)]
         for gate in gates:
             gate.reached()
         for gate in gates:

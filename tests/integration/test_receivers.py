@@ -1,4 +1,4 @@
-"""Receivers that block, raise, or ask the session for something: nothing deadlocks, and nobody else's signal is lost."""
+"""Receivers that block, raise, or ask the session for something: nothing deadlocks, nobody else's signal is lost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Notes:
 
 
 def a_whole_call(engine: LocalEngine, receiver: Callable[..., Any]) -> Notes:
-    """A call from start to end, while `receiver` is connected first and somebody else second, to the caller's session."""
+    """A call from start to end; `receiver` is connected to the caller's session first, and somebody else second."""
     notes = Notes()
     with (
         two(engine) as (call, answer, caller, callee),
@@ -111,7 +111,11 @@ def test_one_that_hangs_up(local: LocalEngine, how: str) -> None:
     """As soon as the call is active, from inside the receiver."""
     notes = Notes()
     with two(local) as (call, answer, caller, callee), signed_in(local, fresh("carol")) as watcher:
-        deeds = {"end": call.end, "dispose": call.dispose, "client.close": caller.close}
+        deeds: dict[str, Callable[[], object]] = {
+            "end": call.end,
+            "dispose": call.dispose,
+            "client.close": caller.close,
+        }
 
         def hang_up(session: object, *, value: UTDCallStatus | None, **extra: object) -> None:
             if value is UTDCallStatus.ACTIVE:

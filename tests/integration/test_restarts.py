@@ -1,4 +1,4 @@
-"""The engine, or the media server, is killed with -9 and comes back: no call is lost, and sound comes back both ways."""
+"""The engine, or the media server, is killed with -9 and comes back: no call is lost, and sound is back both ways."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import threading
 from typing import Any
 
@@ -10,7 +10,15 @@ import pytest
 from livekit import api
 
 from tests.integration.calling import CALLER_HZ, WAIT, fresh, heard_hz, until
-from utd_fsm import UTDInputError, UTDPermissionError, UTDRoom, UTDStateError, UTDStreamException, UTDTimeoutError, signals
+from utd_fsm import (
+    UTDInputError,
+    UTDPermissionError,
+    UTDRoom,
+    UTDStateError,
+    UTDStreamException,
+    UTDTimeoutError,
+    signals,
+)
 from utd_fsm.media import Tone
 from utd_fsm.testing import LocalEngine
 
@@ -22,7 +30,7 @@ def token(engine: LocalEngine, identity: str, room: str, *, lifetime: float = 60
     made = (
         api.AccessToken(engine.livekit_key, engine.livekit_secret)
         .with_identity(identity)
-        .with_ttl(datetime.timedelta(seconds=lifetime))
+        .with_ttl(dt.timedelta(seconds=lifetime))
         .with_grants(api.VideoGrants(room_join=True, room=room, **grants))
     )
     if most:
@@ -74,7 +82,7 @@ def test_two_in_a_room(engine: LocalEngine) -> None:
         with pytest.raises(UTDInputError):
             one.send_data(b"x" * (60 * 1024 + 1))
 
-        measured = [frame for frame in one.listen("two", seconds=0.5, timeout=WAIT)]
+        measured = list(one.listen("two", seconds=0.5, timeout=WAIT))
         assert measured[0].identity == "two"
         until(lambda: abs((heard_in(one) or 0) - CALLER_HZ) <= 2, "the tone is heard")
 

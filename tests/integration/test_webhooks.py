@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.http_stub import Reply, Seen, http_stub
-from tests.integration.calling import WAIT, agreed, talking, until
+from tests.integration.calling import agreed, talking, until
 from utd_fsm import UTDCallStatus, UTDPermissionError, UTDWebhook, signals, webhooks
 from utd_fsm.testing import local_engine
 
@@ -58,16 +58,16 @@ def test_a_whole_call(media: str) -> None:
         local_engine(
             media=media, webhook_url=stub.url, webhook_secret=SECRET, webhook_delays=(0, 0.2, 0.4, 1, 1, 1)
         ) as engine,
+        talking(engine) as (call, answer, caller, callee),
     ):
-        with talking(engine) as (call, answer, caller, callee):
-            call_id = call.call_id.value
-            assert call_id
-            call.end()
-            ended = agreed(engine, call_id, UTDCallStatus.ENDED, "caller_hangup", call, answer, client=caller)
-            until(lambda: "call_ended" in backend.events("call"), "the end is told")
-            until(lambda: "call_accepted" in backend.events("call"), "the answer is told again")
-            until(lambda: "room_finished" in backend.events("room"), "the room's end is told")
-            parties = {caller.identity, callee.identity}
+        call_id = call.call_id.value
+        assert call_id
+        call.end()
+        ended = agreed(engine, call_id, UTDCallStatus.ENDED, "caller_hangup", call, answer, client=caller)
+        until(lambda: "call_ended" in backend.events("call"), "the end is told")
+        until(lambda: "call_accepted" in backend.events("call"), "the answer is told again")
+        until(lambda: "room_finished" in backend.events("room"), "the room's end is told")
+        parties = {caller.identity, callee.identity}
     signals.webhook_received.disconnect(receive)
     assert backend.refused == []
     first = [webhook.event for webhook in sent if webhook.call and webhook.attempt == 1]
