@@ -49,6 +49,11 @@ class CallFeed:
         return self._socket is not None and self._socket.running and self._socket.state is SocketState.READY
 
     @property
+    def running(self) -> bool:
+        """Whether there is a socket already: what it told before, a new listener has not heard."""
+        return self._socket is not None and self._socket.running
+
+    @property
     def offered(self) -> bool:
         """Whether there is a socket to be had at all."""
         return bool(self._cred.ws_url) and (self._socket is None or self._socket.state is not SocketState.UNUSABLE)

@@ -70,6 +70,8 @@ class CallWatch:
         self._feed = feed or feed_of(portal, cred)
         self._status: UTDCallStatus | None = None
         self._wake = asyncio.Event()
+        if self._feed.running:
+            self._wake.set()  # a frame may have been faster than the answer that made somebody follow the call
         self._end = self._feed.listen(self._heard, call_id=call_id, on_look=self._look)
         self._task: asyncio.Task[None] | None = portal.spawn(self._run(), name=f"watch-{call_id}")
 

@@ -107,6 +107,8 @@ class IncomingCalls:
             raise UTDClosedError("the client is closed")
         if self.listening:
             return
+        if self._feed.running:
+            self._look.set()  # its snapshot was before our time
         if self._end is None:
             self._end = self._feed.listen(self._heard, on_look=lambda why: self._look.set())
         self._task = self._portal.spawn(self._poll(), name="incoming-calls")

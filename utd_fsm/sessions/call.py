@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from utd_fsm import signals, validation
-from utd_fsm.errors import UTDClosedError, UTDStateError, UTDStreamException, UTDTimeoutError
+from utd_fsm.errors import UTDClosedError, UTDEngineError, UTDStateError, UTDStreamException, UTDTimeoutError
 from utd_fsm.models import UTDCall, UTDCallStatus, UTDStreamType, UTDTrackSource
+from utd_fsm.room import LeaveReason
 from utd_fsm.sessions.base import BaseSession
 from utd_fsm.sessions.call_driver import CallDriver, CallEngine, CallTiming
 from utd_fsm.sessions.marks import verb, wait
@@ -25,7 +26,6 @@ from utd_fsm.sessions.marks import verb, wait
 if TYPE_CHECKING:
     from utd_fsm.machines.base import Step
     from utd_fsm.observable import BaseObservable
-    from utd_fsm.room import LeaveReason
 
 log = logging.getLogger("utd_fsm.call")
 
@@ -62,6 +62,7 @@ class CallSession(BaseSession):
         engine: CallEngine,
         watch: Watch,
         call_timing: CallTiming | None = None,
+        on_life: Callable[[CallSession], None] = lambda session: None,
         **core: Any,
     ) -> None:
         """Any thread.
@@ -71,12 +72,14 @@ class CallSession(BaseSession):
             engine: asks on behalf of this device.
             watch: follows a call's record.
             call_timing: seconds.
+            on_life: called when it may have come to life, or may be alive no longer.
             core: as `SessionCore`.
         """
         super().__init__(kind=kind, **core)
         self._kind = kind
         self._engine = engine
         self._watch_call = watch
+        self._on_life = on_life
         self._call_timing = call_timing
         self._driver: CallDriver | None = None
         self._unwatch: Callable[[], None] | None = None
@@ -204,9 +207,9 @@ class CallSession(BaseSession):
         try:
             await driver.accept()
         except UTDStreamException as error:
-            error.call_id = error.call_id or driver.call_id
             # A second accept of the call that is answered here is refused, and changes nothing.
             self._mine = before or driver.view.is_pending
+            self._not_ours(driver, error)
             raise
         self._follow(driver)
         await self._go_in(driver)
@@ -236,7 +239,11 @@ class CallSession(BaseSession):
         """
         driver = await self._incoming(call, "ringing")
         self._follow(driver)
-        return await driver.ring()
+        try:
+            return await driver.ring()
+        except UTDStreamException as error:
+            self._not_ours(driver, error)
+            raise
 
     @verb(timeout=30.0)
     async def reject(self, call: str | UTDCall) -> UTDCall | None:
@@ -353,6 +360,8 @@ class CallSession(BaseSession):
     @property
     def is_alive(self) -> bool:
         """Whether a call is under way. Any thread."""
+        if self._disposed:
+            return False
         status = self.status.value
         return super().is_alive or (status is not None and not status.is_terminal)
 
@@ -419,9 +428,32 @@ class CallSession(BaseSession):
 
     async def _decline(self, call: str | UTDCall, how: str) -> UTDCall | None:
         driver = await self._incoming(call, how)
+        if driver.record is None:
+            await self._known(driver)
         driver.decline(how)
         await self._over(driver)
+        if driver.refused is not None:
+            raise driver.refused
         return self.call
+
+    async def _known(self, driver: CallDriver) -> None:
+        """Raise what the engine says of a call that it does not know, or that is not ours, before anything moves."""
+        try:
+            await driver.look()
+        except UTDEngineError as error:
+            self._not_ours(driver, error)
+            if error.status_code in (403, 404):
+                raise
+        except UTDStreamException as error:
+            log.info("%s: the engine could not be asked: %s", self.describe(), error)
+
+    def _not_ours(self, driver: CallDriver, error: UTDStreamException) -> None:
+        """A verb about a call was refused: one that the engine does not know, or that is not ours, is none here."""
+        driver.tell_call(error)
+        if error.status_code in (403, 404) and driver is self._driver and driver.view.state == "idle":
+            self._stop_following()
+            self._forget(driver)
+            self.call_id.set(None)
 
     def _needed(self, what: str) -> CallDriver:
         if self._driver is None:
@@ -529,6 +561,7 @@ class CallSession(BaseSession):
                 self._start_source(source)
         self.call_id.set(driver.call_id)
         self.status.set(driver.status)
+        self._on_life(self)
         if driver.view.is_final:
             self._stop_following()
             status, reason = driver.status, driver.end_reason
@@ -581,8 +614,14 @@ class CallSession(BaseSession):
                 log.info("%s: removed from the room, and the engine could not be asked: %s", self.describe(), error)
 
     def _on_connection(self, step: Step) -> None:
+        self._on_life(self)
         if step.after == "force_exit" and self._driver is not None:
-            self._driver.hang_up("connection_lost")
+            if self._connection.removed_for is LeaveReason.DUPLICATE_IDENTITY:
+                # Another session of this identity goes on with the call (a start redelivered under its key): this one
+                # still shows it, and no longer ends it by leaving.
+                self._mine = False
+            else:
+                self._driver.hang_up("connection_lost")
 
     def _on_track_subscribed(self, source: UTDTrackSource) -> None:
         """A source starts when the call is active and the other side listens, so that its first word is heard."""

@@ -134,6 +134,8 @@ class CallDriver:
         """What answered the caller first: ACTIVE or a terminal status; an error when there is no call after all."""
         self.misheard: asyncio.Future[UTDProtocolError] = asyncio.get_running_loop().create_future()
         """Done when the next answer to end, reject or busy is malformed. Ending goes on all the same."""
+        self.refused: UTDStreamException | None = None
+        """Why the engine does not let this party end the call."""
         self.ticket: UTDCallTicket | None = None
 
     # ------------------------------------------------------------------ what it shows
@@ -429,7 +431,8 @@ class CallDriver:
                 reached = loop.time()
             except UTDStreamException as error:
                 log.info("call %s: ending it: %s", self.call_id, error)
-                if error.status_code == 404:
+                if error.status_code in (403, 404):  # no affair of ours: asking again changes nothing
+                    self.refused = error
                     self._step("give_up")
                 elif error.status_code == 429:
                     reached = loop.time()  # it asks for patience; any other refusal is no answer either

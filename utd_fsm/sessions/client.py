@@ -7,6 +7,7 @@ Loop thread, except where a member says otherwise. The facades are `utd_fsm.clie
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from utd_fsm import validation
 from utd_fsm.call_watch import CallWatch
@@ -79,7 +81,10 @@ class ClientCore:
         self._timing = _timing
         self._credentials: Credentials | None = None
         self._incoming: IncomingCalls | None = None
-        self._sessions: dict[int, CallSession] = {}
+        # All that somebody still has, in the order of their making; and those that go on even if nobody has them.
+        self._sessions: WeakValueDictionary[int, CallSession] = WeakValueDictionary()
+        self._held: set[CallSession] = set()
+        self._made = itertools.count()
         self._lease: Lease | None = None
         self._farewell: Callable[[], None] | None = None
         self._closed = False
@@ -96,7 +101,8 @@ class ClientCore:
         """In a forked child: the identity stays, connections and sessions are the parent's."""
         self.pid = os.getpid()
         self._incoming = self._lease = self._farewell = None
-        self._sessions = {}
+        self._sessions = WeakValueDictionary()
+        self._held = set()
 
     async def perform(self, method: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """Run a verb; a client's verbs do not wait for one another."""
@@ -130,7 +136,11 @@ class ClientCore:
         """The sessions that are connected or in a call, oldest first. Any thread."""
         if self.pid != os.getpid():
             return ()  # they are the parent's
-        return tuple(session for session in list(self._sessions.values()) if session.is_alive)
+        return tuple(session for session in self._known() if session.is_alive)
+
+    def _known(self) -> list[CallSession]:
+        # One atomic step: another thread may be making one.
+        return [session for ref in self._sessions.valuerefs() if (session := ref()) is not None]
 
     @verb()
     async def authenticate(
@@ -225,14 +235,19 @@ class ClientCore:
             asynchronous=self._asynchronous,
             room_factory=self._room_factory or livekit_room,
             timing=self._timing,
-            on_disposed=self._forget,
+            on_life=self._hold,
+            on_disposed=self._hold,
         )
         self._open()
-        self._sessions[id(session)] = session
+        self._sessions[next(self._made)] = session
         return session
 
-    def _forget(self, session: Any) -> None:
-        self._sessions.pop(id(session), None)
+    def _hold(self, session: CallSession) -> None:
+        """Keep a session as long as it is connected or in a call, whoever lets go of it; afterwards no longer."""
+        if session.is_alive:
+            self._held.add(session)
+        else:
+            self._held.discard(session)
 
     # ------------------------------------------------------------------ calls without a session
 
@@ -376,7 +391,7 @@ class ClientCore:
             lease.release()
 
     async def _end_sessions(self) -> None:
-        sessions = list(self._sessions.values())
+        sessions = self._known()
         if not sessions:
             return
         began = time.monotonic()
