@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.media_servers import KINDS, MediaServerProcess, MediaServers
+
+# No deadlines: speed is not what these tests are about, and the machine may be busy. In CI the same examples every time,
+# so that a change is judged by what it changed; everywhere else new ones, which is how mistakes are found.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
 @pytest.fixture(scope="session")
