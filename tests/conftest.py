@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from tests.media_servers import KINDS, MediaServerProcess, MediaServers
 
-# No deadlines: speed is not what these tests are about, and the machine may be busy. In CI the same examples every time,
+# No deadlines: speed is not what these tests are about, and the machine may be busy. In CI the same examples each time,
 # so that a change is judged by what it changed; everywhere else new ones, which is how mistakes are found.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
