@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from livekit import rtc
+from livekit.protocol import models
 
 from tests.local.media_server.studio import PATIENCE, Studio, who
 
@@ -62,16 +64,54 @@ async def test_simulcast_layers_follow_the_subscribers_wish(house: Studio, singl
     track = await bob.subscribed(camera.sid)
     publication = bob.room.remote_participants["alice"].track_publications[camera.sid]
     assert publication.simulcasted
+    await _sizes_follow(publication, track)
+    assert await _layer_mode(house, "alice") == models.VideoLayer.ONE_SPATIAL_LAYER_PER_STREAM
+
+
+@pytest.mark.parametrize("codec", [rtc.VideoCodec.VP9, rtc.VideoCodec.AV1], ids=["VP9", "AV1"])
+async def test_spatial_layers_follow_the_subscribers_wish(house: Studio, single: bool, codec: Any) -> None:
+    """Three layers in one stream. A second subscriber, who wants everything, keeps getting everything."""
+    alice, bob, carol = [await house.join(name, single=single) for name in ("alice", "bob", "carol")]
+    camera = await house.picture(
+        alice, width=1280, height=720, simulcast=True, video_codec=codec, scalability_mode="L3T3_KEY",
+        video_encoding=rtc.VideoEncoding(max_bitrate=3_000_000, max_framerate=15),
+    )  # fmt: skip
+    track = await bob.subscribed(camera.sid)
+    await _sizes_follow(bob.room.remote_participants["alice"].track_publications[camera.sid], track)
+    assert await _layer_mode(house, "alice") == models.VideoLayer.MULTIPLE_SPATIAL_LAYERS_PER_STREAM
+    stream = rtc.VideoStream(await carol.subscribed(camera.sid), capacity=2)
+    try:
+        await _size(stream, 1280)
+    finally:
+        await stream.aclose()
+
+
+async def _sizes_follow(publication: rtc.RemoteTrackPublication, track: Any) -> None:
+    """Asks for one quality after the other, and waits until its pictures come."""
     stream = rtc.VideoStream(track, capacity=2)
     try:
         for quality, width in ((0, 320), (2, 1280), (1, 640)):
             publication.set_video_quality(rtc.VideoQuality.ValueType(quality))
-            async with asyncio.timeout(PATIENCE):
-                async for event in stream:
-                    if event.frame.width == width:
-                        break
+            await _size(stream, width)
     finally:
         await stream.aclose()
+
+
+async def _size(stream: rtc.VideoStream, width: int) -> None:
+    """Five pictures of that width in a row: a layer that stays."""
+    count = 0
+    async with asyncio.timeout(PATIENCE):
+        async for event in stream:
+            count = count + 1 if event.frame.width == width else 0
+            if count == 5:
+                return
+    raise AssertionError("the stream ended")
+
+
+async def _layer_mode(house: Studio, identity: str) -> models.VideoLayer.Mode:
+    """What others are told of how a participant's only track carries its layers."""
+    info = await house.lk.room.get_participant(who(identity))
+    return info.tracks[0].codecs[0].video_layer_mode
 
 
 async def test_mute_silences_and_unmute_brings_back(house: Studio, single: bool) -> None:

@@ -90,6 +90,10 @@ def test_rewriting() -> None:
         ("H264", bytes([0x78, 0, 2, 0x61, 0, 0, 1, 0x65]), True),  # STAP-A with an IDR slice in it
         ("H264", bytes([0x78, 0, 1, 0x61]), False),
         ("H264", b"", False),
+        ("AV1", bytes([0x28, 1]), True),
+        ("AV1", bytes([0x88, 1]), False),  # the rest of a unit
+        ("AV1", bytes([0x10, 1]), False),
+        ("AV1", b"", False),
     ],
 )
 def test_key_frames(codec: str, payload: bytes, key: bool) -> None:
@@ -103,7 +107,11 @@ def test_no_bytes_at_all_make_a_reader_raise(data: bytes, extension: int) -> Non
         value = rtp.header_extension(data, extension)
         assert value is None or value in data
         rtp.audio_level(data, extension)
-        for codec in ("VP8", "H264", "AV1"):
+        rtp.is_padding(data)
+        filler = rtp.padding(data)
+        assert rtp.is_rtp(filler)
+        assert rtp.is_padding(filler)
+        for codec in ("VP8", "H264", "VP9", "AV1"):
             rtp.starts_key_frame(codec, data)
         bare = rtp.without_extensions(data)
         assert rtp.is_rtp(bare)
@@ -121,7 +129,7 @@ def test_nor_do_damaged_extension_blocks(extension: bytes, payload: bytes) -> No
         assert rtp.without_extensions(data) == packet(payload)
 
 
-class _Receiver:
+class Receiver:
     """A subscriber that keeps what it is sent."""
 
     identity = "bob"
@@ -133,7 +141,9 @@ class _Receiver:
         self.packets.append(data)
 
 
-class _Publisher:
+class Publisher:
+    """A publisher that keeps the feedback it is sent."""
+
     def __init__(self) -> None:
         self.asked: list[bytes] = []
         self.publisher = self
@@ -151,7 +161,7 @@ class _Track:
     codec = Codec(96, "VP8/90000")
 
     def __init__(self) -> None:
-        self.owner = _Publisher()
+        self.owner = Publisher()
         self.layers = [IncomingStream(rid, 100 + n) for n, rid in enumerate(self.rids)]
 
     def ranked(self) -> list[IncomingStream]:
@@ -176,7 +186,7 @@ def test_layer_switches_leave_no_trace_in_the_numbers(
 ) -> None:
     """Whatever layers arrive and are wished for: one SSRC, sequence numbers and picture ids without a gap (though the
     layers count their pictures alike), time that never goes back, and every switch begins with a key frame."""
-    receiver, track = _Receiver(), _Track()
+    receiver, track = Receiver(), _Track()
     downstream = SimulcastDownstream(receiver, track)  # type: ignore[arg-type]
     downstream.begin()
     numbers = [list(start) for start in starts]
@@ -218,7 +228,7 @@ def test_layer_switches_leave_no_trace_in_the_numbers(
 
 
 def test_retransmission_from_the_cache_and_from_the_publisher() -> None:
-    receiver, track = _Receiver(), _Track()
+    receiver, track = Receiver(), _Track()
     downstream = SimulcastDownstream(receiver, track)  # type: ignore[arg-type]
     downstream.begin()
     track.layers[0].saw(10, 1.0)

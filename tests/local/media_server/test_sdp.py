@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utd_fsm.local.media_server import sdp
+from utd_fsm.local.media_server.dependency import URI as DEPENDENCY_URI
 from utd_fsm.local.media_server.rtp import AUDIO_LEVEL_URI, MID_URI, RID_URI
 
 OFFER = """v=0
@@ -110,6 +111,17 @@ def test_extensions_that_an_answer_keeps(index: int, kept: list[str]) -> None:
     """Of video the three that name layers and sections, of audio never (LiveKit facts, 41)."""
     lines = offer()[index].extension_lines()
     assert [line.split(":", 1)[1].split()[0] for line in lines] == kept
+
+
+def test_the_dependency_descriptor_is_kept_for_av1_only() -> None:
+    """With leave to use long extensions: libwebrtc sends none of it where it cannot send a key frame's."""
+    text = f"m=video 9 UDP/TLS/RTP/SAVPF 45\na=extmap:12 {DEPENDENCY_URI}\na=extmap:4 {MID_URI}\n"
+    (section,) = sdp.parse(text)
+    kept = section.extension_lines(sdp.Codec(45, "AV1/90000"))
+    assert kept == ["a=extmap-allow-mixed", f"a=extmap:12 {DEPENDENCY_URI}", f"a=extmap:4 {MID_URI}"]
+    assert section.extension_lines(sdp.Codec(45, "VP9/90000")) == [f"a=extmap:4 {MID_URI}"]
+    (without,) = sdp.parse(f"m=video 9 UDP/TLS/RTP/SAVPF 45\na=extmap:4 {MID_URI}\n")
+    assert without.extension_lines(sdp.Codec(45, "AV1/90000")) == [f"a=extmap:4 {MID_URI}"]
 
 
 def test_an_answer_reads_back() -> None:

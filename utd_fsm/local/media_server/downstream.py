@@ -2,7 +2,7 @@
 
 `Downstream` relays a single stream as it is. `SimulcastDownstream` makes one continuous stream out of whichever layer
 the subscriber wants: one SSRC; sequence numbers, timestamps and picture ids without a jump; switched on key frames only
-(LiveKit facts, 41).
+(LiveKit facts, 41). Layers inside a single stream are `svc_downstream`'s.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from livekit.protocol import models
 
 from . import rtcp, rtp, vp8
+from .numbering import SentPackets
 
 if TYPE_CHECKING:
+    from .layering import Part
     from .peer import Peer
     from .tracks import IncomingStream, Track
 
 _KEY_FRAME_GAP = 0.4
-_CACHED_PACKETS = 600
-_DROPPED_AT_ONCE = 200
 _VIDEO_CLOCK = 90_000
 
 
@@ -58,8 +58,15 @@ class Downstream:
         if resumed:
             self.request_key_frame()
 
-    def relay(self, stream: IncomingStream, data: bytes, now: float) -> None:
-        """One packet of the track, its header extensions already off."""
+    def relay(self, stream: IncomingStream, data: bytes, now: float, part: Part | None = None) -> None:
+        """One packet of the track, its header extensions already off.
+
+        Args:
+            stream: the one it came in.
+            data: the packet.
+            now: when, on the monotonic clock, in seconds.
+            part: what it is of its picture, where the stream may have layers in it.
+        """
         if self.ready and not self.paused:
             self.peer.send_rtp(rtp.with_payload_type(data, self.payload_type))
 
@@ -102,7 +109,7 @@ class SimulcastDownstream(Downstream):
         self._sequence_offset = self._stamp_offset = 0
         self._sequence = self._stamp = 0
         self._sent_at = 0.0
-        self._cache: dict[int, bytes] = {}
+        self._cache = SentPackets()
         self._is_vp8 = track.codec is not None and track.codec.name.upper() == "VP8"
         self._numbering = vp8.Numbering()
 
@@ -133,7 +140,7 @@ class SimulcastDownstream(Downstream):
         if stream is self.current:
             super().relay_sender_report(stream, part)
 
-    def relay(self, stream: IncomingStream, data: bytes, now: float) -> None:
+    def relay(self, stream: IncomingStream, data: bytes, now: float, part: Part | None = None) -> None:
         if self.paused or not self.ready or (stream is not self.current and not self._switch(stream, data, now)):
             return
         sequence = (rtp.sequence_of(data) + self._sequence_offset) & 0xFFFF
@@ -152,10 +159,7 @@ class SimulcastDownstream(Downstream):
             timestamp=stamp,
             ssrc=self.track.ssrc,
         )
-        self._cache[sequence] = packet
-        if len(self._cache) > _CACHED_PACKETS:
-            for old in list(self._cache)[:_DROPPED_AT_ONCE]:
-                del self._cache[old]
+        self._cache.add(sequence, packet)
         self.peer.send_rtp(packet)
 
     def _switch(self, stream: IncomingStream, data: bytes, now: float) -> bool:
@@ -194,8 +198,3 @@ class SimulcastDownstream(Downstream):
         target = self.target(now)
         if self.ready and not self.paused and target is not None and target is not self.current:
             self.request_key_frame()
-
-
-def make_downstream(peer: Peer, track: Track) -> Downstream:
-    """The kind of subscription this track needs."""
-    return SimulcastDownstream(peer, track) if track.is_simulcast else Downstream(peer, track)

@@ -93,7 +93,7 @@ class Publisher:
             codec,
             "recvonly" if section.sends else "inactive",
             transport,
-            [*section.extension_lines(), *layers, *candidates],
+            [*section.extension_lines(codec), *layers, *candidates],
         )
         if pending is None:
             return lines, None
@@ -169,9 +169,10 @@ class Publisher:
                 track.levels.add(level)
         if not track.downstreams:
             return
+        part = track.layering.read(data) if track.layering is not None else None
         bare = rtp.without_extensions(data)
         for downstream in list(track.downstreams.values()):
-            downstream.relay(stream, bare, now)
+            downstream.relay(stream, bare, now, part)
 
     def on_sender_report(self, part: rtcp.Part) -> None:
         found = self._streams.get(part.sender_ssrc)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from . import vp8
+from . import vp8, vp9
 
 AUDIO_LEVEL_URI = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 ABS_SEND_TIME_URI = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
@@ -54,6 +54,16 @@ def timestamp_of(data: bytes) -> int:
 
 def payload_type_of(data: bytes) -> int:
     return data[1] & 0x7F
+
+
+def marker_of(data: bytes) -> bool:
+    return bool(data[1] & 0x80)
+
+
+def is_padding(data: bytes) -> bool:
+    """True where a packet that passed `is_rtp` carries nothing: senders probe the connection with such ones."""
+    size = len(data) - payload_offset(data)
+    return size == 0 or bool(data[0] & 0x20 and data[-1] >= size)
 
 
 def header_extension(data: bytes, wanted: int) -> bytes | None:
@@ -103,14 +113,19 @@ def starts_key_frame(codec: str, data: bytes) -> bool:
     """Does this packet begin a key frame?
 
     Args:
-        codec: the codec's name; VP8 and H.264 are understood, the two that are sent as simulcast.
+        codec: the codec's name; one of the four that are relayed.
         data: a packet that passed `is_rtp`.
     """
     payload = data[payload_offset(data) :]
     try:
-        return vp8.starts_key_frame(payload) if codec.upper() == "VP8" else _h264_key(payload)
+        return _KEY_FRAMES.get(codec.upper(), _h264_key)(payload)
     except IndexError:
         return False
+
+
+def _av1_key(payload: bytes) -> bool:
+    """AV1's aggregation header: a new coded video sequence begins here, and not in the middle of a unit."""
+    return bool(payload[0] & 0x08) and not payload[0] & 0x80
 
 
 def _h264_key(payload: bytes) -> bool:
@@ -126,6 +141,9 @@ def _h264_key(payload: bytes) -> bool:
     if kind == _FU_A:
         return bool(payload[1] & 0x80) and payload[1] & 0x1F in (_IDR, _SPS)
     return kind in (_IDR, _SPS)
+
+
+_KEY_FRAMES = {"VP8": vp8.starts_key_frame, "VP9": vp9.starts_key_frame, "AV1": _av1_key}
 
 
 def without_extensions(data: bytes) -> bytes:
@@ -146,14 +164,32 @@ def with_payload_type(data: bytes, payload_type: int) -> bytes:
     return data[:1] + bytes((data[1] & 0x80 | payload_type,)) + data[2:]
 
 
-def rewritten(data: bytes, payload: bytes, *, payload_type: int, sequence: int, timestamp: int, ssrc: int) -> bytes:
-    """`payload` under a header of our own, without sources and extensions; marker and padding as in `data`."""
+def rewritten(
+    data: bytes,
+    payload: bytes,
+    *,
+    payload_type: int,
+    sequence: int,
+    timestamp: int,
+    ssrc: int,
+    marker: bool = False,
+) -> bytes:
+    """`payload` under a header of our own, without sources and extensions; padding as in `data`.
+
+    The marker bit is set where `data` has it, or `marker` says so.
+    """
     head = struct.pack(
         "!BBHII",
         0x80 | (data[0] & 0x20),
-        data[1] & 0x80 | payload_type,
+        data[1] & 0x80 | marker << 7 | payload_type,
         sequence & 0xFFFF,
         timestamp & 0xFFFFFFFF,
         ssrc,
     )
     return head + payload
+
+
+def padding(data: bytes) -> bytes:
+    """A packet of nothing but one byte of padding, under the same header: it fills a place in the numbering."""
+    head = data[: payload_offset(data)]
+    return bytes((head[0] | 0x20, head[1] & 0x7F)) + head[2:] + b"\x01"

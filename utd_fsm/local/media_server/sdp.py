@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from .dependency import URI as DEPENDENCY_URI
 from .rtp import ABS_SEND_TIME_URI, AUDIO_LEVEL_URI, MID_URI, REPAIRED_RID_URI, RID_URI
 
 RELAYED = {"audio": ("opus",), "video": ("VP8", "H264", "VP9", "AV1")}
@@ -130,10 +131,20 @@ class Section:
                 return int(number)
         return 0
 
-    def extension_lines(self) -> list[str]:
-        """The offered header extensions that an answer keeps."""
+    def extension_lines(self, sent: Codec | None = None) -> list[str]:
+        """The offered header extensions that an answer keeps.
+
+        Args:
+            sent: what the client is told to send here; AV1's layers are known by an extension only.
+        """
         kept = _EXTENSIONS.get(self.kind, ())
-        return [
+        lines = []
+        if sent is not None and sent.name.upper() == "AV1" and self.extension(DEPENDENCY_URI):
+            # A key frame's descriptor is longer than the 16 bytes that a one-byte header can announce; where libwebrtc
+            # may not use the other kind, it sends none at all.
+            kept = (*kept, DEPENDENCY_URI)
+            lines = ["a=extmap-allow-mixed"]
+        return lines + [
             f"a=extmap:{value}" for value in self.all("extmap") if len(value.split()) > 1 and value.split()[1] in kept
         ]
 

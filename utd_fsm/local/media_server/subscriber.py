@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from livekit.protocol import models, rtc
 
 from . import sdp
-from .downstream import Downstream, make_downstream
+from .downstream import Downstream
 from .sdp import Codec, Section
+from .svc_downstream import make_downstream
 
 if TYPE_CHECKING:
     from .peer import Peer

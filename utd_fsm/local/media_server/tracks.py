@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from livekit.protocol import models
 
-from . import rtcp, rtp, sdp
+from . import dependency, rtcp, rtp, sdp
+from .layering import Layering, make_layering
 from .sdp import Codec, Section
 from .speakers import LevelMeter
 
@@ -87,6 +88,7 @@ class Track:
         codec: what it sends; None until its section was answered.
         ssrc: under which subscribers get it; 0 until known.
         rids: its simulcast layers, lowest first; empty where there is one stream only.
+        layering: what tells the spatial layers inside its only stream apart; None where its codec has none.
         streams: its incoming streams by rid ("" for the only one).
         downstreams: its subscribers by identity.
     """
@@ -98,6 +100,7 @@ class Track:
     codec: Codec | None = None
     ssrc: int = 0
     rids: list[str] = field(default_factory=list)
+    layering: Layering | None = None
     streams: dict[str, IncomingStream] = field(default_factory=dict)
     downstreams: dict[str, Downstream] = field(default_factory=dict)
     levels: LevelMeter = field(default_factory=LevelMeter)
@@ -129,16 +132,27 @@ class Track:
         self.level_extension = section.extension(rtp.AUDIO_LEVEL_URI) if self.kind == "audio" else 0
         rids = section.rids
         self.rids = sdp.lowest_first(rids) if len(rids) > 1 else []
+        if self.kind == "video" and not self.rids:
+            self.layering = make_layering(codec.name, section.extension(dependency.URI))
         # Simulcast subscribers see one stream made of many: it needs an SSRC that none of its layers has.
         self.ssrc = secrets.randbelow(2**31) + 1 if self.rids else section.ssrc
         self.info.mid = section.mid
         self.info.simulcast = self.is_simulcast
         self.info.mime_type = f"{self.kind}/{codec.name}"
         del self.info.codecs[:]
-        mode = models.VideoLayer.ONE_SPATIAL_LAYER_PER_STREAM if self.rids else models.VideoLayer.MODE_UNUSED
         self.info.codecs.add(
-            mime_type=self.info.mime_type, mid=section.mid, cid=self.cid, layers=self.info.layers, video_layer_mode=mode
+            mime_type=self.info.mime_type,
+            mid=section.mid,
+            cid=self.cid,
+            layers=self.info.layers,
+            video_layer_mode=self._layer_mode(),
         )
+
+    def _layer_mode(self) -> models.VideoLayer.Mode:
+        if self.rids:
+            return models.VideoLayer.ONE_SPATIAL_LAYER_PER_STREAM
+        several = self.layering is not None and len(self.info.layers) > 1
+        return models.VideoLayer.MULTIPLE_SPATIAL_LAYERS_PER_STREAM if several else models.VideoLayer.MODE_UNUSED
 
     def claims(self, data: bytes) -> str | None:
         """Does this packet of an unknown SSRC belong here? Its layer's rid ("" for the only stream), or None."""
