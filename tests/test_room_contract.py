@@ -130,6 +130,7 @@ async def test_a_refused_token_says_so_and_shows_no_token(backend: Backend) -> N
     assert refused.value.status_code == 401
     assert forged not in str(refused.value)
     assert "eyJ" not in str(refused.value)
+    assert refused.value.__context__ is None, "LiveKit's own error holds the token"
 
 
 async def test_an_unreachable_server_is_a_connection_error(backend: Backend) -> None:

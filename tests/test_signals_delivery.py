@@ -150,6 +150,26 @@ def test_a_receiver_that_raises_costs_nobody_a_signal(
     ] * 3
 
 
+def test_a_receiver_that_can_not_even_be_named_costs_nobody_a_signal(
+    signal: UTDSignal, delivery: Dispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Bad:
+        def __call__(self, sender: object) -> None:
+            raise KeyError("its own affair")
+
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr either")
+
+    got: list[object] = []
+    signal.connect(Bad(), weak=False)
+    signal.connect(got.append, weak=False)
+    delivery.emit(signal, 1)
+    delivery.emit(signal, 2)
+    delivery.drain(WAIT)
+    assert got == [1, 2]
+    assert "Bad of signal tested raised" in caplog.text
+
+
 def test_a_receiver_that_returns_a_coroutine_is_an_error(
     signal: UTDSignal, delivery: Dispatcher, caplog: pytest.LogCaptureFixture
 ) -> None:

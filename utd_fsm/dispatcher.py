@@ -6,6 +6,7 @@ what it does costs nobody else a signal. Knows signals as something with receive
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import logging
@@ -67,9 +68,13 @@ class _Running:
 
 
 def receiver_name(receiver: Callable[..., Any]) -> str:
-    """How a receiver is named in the log: ``module.qualname``, or its repr where it has none."""
+    """How a receiver is named in the log: ``module.qualname``, of its class where it has none. Runs nothing of it."""
+    if isinstance(receiver, functools.partial):
+        return receiver_name(receiver.func)
     name = getattr(receiver, "__qualname__", None)
-    return f"{getattr(receiver, '__module__', '?')}.{name}" if isinstance(name, str) else repr(receiver)
+    if isinstance(name, str):
+        return f"{getattr(receiver, '__module__', '?')}.{name}"
+    return f"a {type(receiver).__module__}.{type(receiver).__qualname__}"
 
 
 class Dispatcher:

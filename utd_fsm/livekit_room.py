@@ -206,16 +206,19 @@ class LiveKitRoom:
         self._native = native = rtc.Room()
         self._events = LiveKitEvents(native, self._post, self._options, _background.spawn, self._publications)
         joining = _background.spawn(native.connect(url, token, options))
+        refused: UTDStreamException | None = None
         try:
             await asyncio.shield(joining)
         except rtc.ConnectError as error:
             self._events.gone.set_result(None)
-            raise connect_error(error.message, token) from None
+            refused = connect_error(error.message, token)
         except asyncio.CancelledError:
             if not joining.cancelled():
                 self._leaving = True
                 _background.spawn(self._reap(joining))
             raise
+        if refused is not None:
+            raise refused  # here and not above, where LiveKit's error with the token would become its context
         if self._leaving:
             await self._leave()
             raise UTDConnectionError("the room was left while it was being joined")

@@ -703,3 +703,17 @@ async def test_a_dispose_that_is_interrupted_tells_who_waits_all_the_same(
     monkeypatch.undo()
     await asyncio.gather(disposing, return_exceptions=True)
     assert caller.speakers.finished
+
+
+async def test_a_start_that_waits_for_a_dispose_calls_nobody(world: World) -> None:
+    caller, _, _ = await world.talking()
+    gate = world.alice.hold("end")
+    disposing = begin(caller.dispose)
+    await world.alice.arrived["end"].wait()
+    starting = begin(caller.start, "bob")
+    await asyncio.sleep(0)
+    gate.set()
+    await disposing
+    with pytest.raises(UTDClosedError):
+        await starting
+    assert world.alice.sent.count("create") == 1

@@ -275,10 +275,10 @@ def run_demo_call(*, media: str, video: bool, seconds: float, record: Path | Non
         The exit status: 0 only when both heard the other's tone within 2 Hz and both lists of statuses are legal.
     """
     show = Show(as_json=as_json)
-    if record is not None:
-        record.mkdir(parents=True, exist_ok=True)
     show("engine", f"starting, with {media} media")
     try:
+        if record is not None:
+            record.mkdir(parents=True, exist_ok=True)
         with local_engine(media=media, **keys_for(media)) as engine:
             show("engine", f"listens on {engine.base_url}, media on {engine.livekit_url}")
             scene = Scene(engine, video=video, seconds=seconds, record=record, show=show)

@@ -358,13 +358,18 @@ class BaseSession(SessionCore):
         """
         mark, name = mark_of(method), method.__name__
         closes = name == "dispose"
-        if self._disposed and not closes:
-            raise UTDClosedError(f"{name}: the session is disposed; make a new one")
+
+        def call() -> Awaitable[T]:
+            # Asked when its turn comes: it may have waited for a dispose to be over.
+            if self._disposed and not closes:
+                raise UTDClosedError(f"{name}: the session is disposed; make a new one")
+            return method(*args, **kwargs)
+
         if mark is not None and mark.overtakes:
-            return await self._turns.at_once(name, lambda: method(*args, **kwargs), closes=closes)
+            return await self._turns.at_once(name, call, closes=closes)
         if mark is None or mark.lane is None:
-            return await method(*args, **kwargs)
-        return await self._turns.in_turn(mark.lane, name, lambda: method(*args, **kwargs))
+            return await call()
+        return await self._turns.in_turn(mark.lane, name, call)
 
     async def leave_with(self, failed: bool) -> None:
         """Leave a ``with``; ``failed`` tells whether its body raised."""
