@@ -167,9 +167,10 @@ def timeout(value: object, what: str = "timeout") -> float | None:
     # A bool is a number to Python, but `timeout=True` is a slip and would wait one second.
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         _refuse(what, _kind(value), allowed)
-    if not value >= 0:  # nor is NaN
+    number: Any = value
+    if not number >= 0:  # nor is NaN
         _refuse(what, str(value)[:40], allowed)
-    return None if value > MAX_SECONDS else float(value)
+    return None if number > MAX_SECONDS else float(number)
 
 
 def seconds(value: object, what: str = "seconds") -> float | None:

@@ -27,7 +27,8 @@ class BadEngine:
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
-        assert parts.hostname and parts.port
+        assert parts.hostname
+        assert parts.port
         self._upstream = parts.hostname, parts.port
         self._spoilt: list[tuple[str, str, Spoil, bool]] = []
         self._stub = HttpStub(self._answer)
@@ -170,10 +171,8 @@ def junk(**good: Any) -> list[tuple[str, Reply]]:
             "deep": b'{"a":' * 30_000 + b"1" + b"}" * 30_000,
         }.items()
     ]
+    wrongs: tuple[Any, ...] = (None, 7, "", [], {}, "flying\ud800")
     for field in good:
-        made += [
-            (f"{field} {wrong!r:.12}", Reply(json={**good, field: wrong}))
-            for wrong in (None, 7, "", [], {}, "flying\ud800")
-        ]
+        made += [(f"{field} {wrong!r:.12}", Reply(json={**good, field: wrong})) for wrong in wrongs]
         made.append((f"no {field}", Reply(json={name: value for name, value in good.items() if name != field})))
     return made

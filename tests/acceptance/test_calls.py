@@ -10,13 +10,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.acceptance.bad_engine import bad_engine
 from tests.http_stub import Reply
-from tests.integration.calling import WAIT, fresh, in_thread, ring, signed_in, talking, two, until
+from tests.integration.calling import WAIT, fresh, ring, signed_in, talking, two, until
 from tests.integration.gate_proxy import GateProxy
 from utd_fsm import (
     UTDCall,
@@ -109,10 +110,10 @@ def test_when_a_verb_returns_the_observables_show_its_effect(engine: LocalEngine
         incoming = callee.wait_for_call()
         assert incoming is not None
         answer.ringing(incoming)
-        assert answer.status.value is S.RINGING
+        assert answer.status.value == "ringing"
         assert answer.call_id.value == record.call_id
         accepted = answer.accept(incoming)
-        assert accepted.status is answer.status.value is S.ACTIVE
+        assert (accepted.status, answer.status.value) == (S.ACTIVE, S.ACTIVE)
         assert answer.connected.value
         assert answer.local_participant is not None
         assert answer.local_participant.tracks
@@ -208,10 +209,11 @@ def test_one_call_at_a_time_and_a_new_one_after_it_ended(engine: LocalEngine) ->
             lambda: answer.start(str(carol.identity)),
             lambda: answer.accept("call_" + "0" * 24),
         ):
+            act: Any = refused
             with pytest.raises(UTDStateError):
-                refused()
+                act()
         assert call.wait_for_answer() is S.ACTIVE
-        assert call.status.value is answer.status.value is S.ACTIVE
+        assert {call.status.value, answer.status.value} == {S.ACTIVE}
         # One identity holds one call, whichever session asks.
         with caller.call_session("audio_call") as more, pytest.raises(UTDStateError) as held:
             more.start(carol.identity)
@@ -228,7 +230,7 @@ def test_one_call_at_a_time_and_a_new_one_after_it_ended(engine: LocalEngine) ->
         assert (call.duration, answer.duration) == durations
         second = ring(call, answer, caller, callee)
         assert second.call_id != incoming.call_id
-        assert call.end_reason is answer.end_reason is call.duration is answer.duration is None
+        assert not [fact for fact in (call.end_reason, answer.end_reason, call.duration, answer.duration) if fact]
         answer.reject(second)
         assert call.wait_until_ended().status is S.REJECTED
         assert call.duration is None
@@ -334,45 +336,43 @@ def test_somebody_elses_call(engine: LocalEngine, verb: str) -> None:
 
 
 def test_a_session_keeps_its_identity_and_bearer(engine: LocalEngine) -> None:
-    with bad_engine(engine) as front:
-        with UTDStreamClient(engine.app_id, engine.app_key, base_url=front.url) as client:
-            first = client.authenticate(alice := fresh("alice"))
-            session = client.call_session("audio_call")
-            second = client.authenticate(fresh("carol"))
-            assert client.identity != alice
-            record = session.start(fresh("bob"))
-            assert record.caller_identity == alice
-            assert front.headers("POST /calls")[0]["authorization"] == f"Bearer {first}"
-            session.end()
-            with client.call_session("audio_call") as other:
-                assert other.start(fresh("bob")).caller_identity == client.identity
-            assert front.headers("POST /calls")[1]["authorization"] == f"Bearer {second}"
+    with bad_engine(engine) as front, UTDStreamClient(engine.app_id, engine.app_key, base_url=front.url) as client:
+        first = client.authenticate(alice := fresh("alice"))
+        session = client.call_session("audio_call")
+        second = client.authenticate(fresh("carol"))
+        assert client.identity != alice
+        record = session.start(fresh("bob"))
+        assert record.caller_identity == alice
+        assert front.headers("POST /calls")[0]["authorization"] == f"Bearer {first}"
+        session.end()
+        with client.call_session("audio_call") as other:
+            assert other.start(fresh("bob")).caller_identity == client.identity
+        assert front.headers("POST /calls")[1]["authorization"] == f"Bearer {second}"
 
 
 def test_a_401_mints_the_bearer_again_once(engine: LocalEngine) -> None:
-    with bad_engine(engine) as front:
-        with UTDStreamClient(engine.app_id, engine.app_key, base_url=front.url) as client:
-            client.authenticate(fresh("alice"))
-            left = [1]
+    with bad_engine(engine) as front, UTDStreamClient(engine.app_id, engine.app_key, base_url=front.url) as client:
+        client.authenticate(fresh("alice"))
+        left = [1]
 
-            def once(_: bytes) -> Reply:
-                if left:
-                    left.pop()
-                    front.mend()
-                return Reply(status=401, json={"message": "expired"})
+        def once(_: bytes) -> Reply:
+            if left:
+                left.pop()
+                front.mend()
+            return Reply(status=401, json={"message": "expired"})
 
-            front.spoil("POST", "/calls", once)
-            with client.call_session("audio_call") as call:
+        front.spoil("POST", "/calls", once)
+        with client.call_session("audio_call") as call:
+            call.start(fresh("bob"))
+            assert front.paths().count("POST /auth/session") == 2
+            assert front.paths().count("POST /calls") == 2
+            call.end()
+            front.spoil("POST", "/calls", Reply(status=401, json={"message": "suspended"}))
+            with pytest.raises(UTDEngineError) as refused:
                 call.start(fresh("bob"))
-                assert front.paths().count("POST /auth/session") == 2
-                assert front.paths().count("POST /calls") == 2
-                call.end()
-                front.spoil("POST", "/calls", Reply(status=401, json={"message": "suspended"}))
-                with pytest.raises(UTDEngineError) as refused:
-                    call.start(fresh("bob"))
-                assert refused.value.status_code == 401
-                assert front.paths().count("POST /auth/session") == 3
-                assert call.status.value is None
+            assert refused.value.status_code == 401
+            assert front.paths().count("POST /auth/session") == 3
+            assert call.status.value is None
 
 
 def test_the_client_holds_sessions_until_they_end(engine: LocalEngine) -> None:
@@ -444,7 +444,7 @@ def test_no_bearer_or_key_is_shown(engine: LocalEngine) -> None:
         with client.call_session("audio_call") as call:
             call.start(fresh("bob"))
             shown = repr([client, call, call.call, client.sessions, vars(client), call.status, threading.enumerate()])
-            for secret in (bearer, engine.app_key, engine.app_secret):
+            for secret in (bearer, engine.app_key, str(engine.app_secret)):
                 assert secret not in shown
 
 

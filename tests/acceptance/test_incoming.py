@@ -152,7 +152,7 @@ def test_signing_in_again_ends_no_iteration_and_gives_no_call_twice(engine: Loca
 
         def loop() -> None:
             for incoming in bob.incoming_calls:
-                calls.append(incoming)
+                calls.insert(len(calls), incoming)
 
         looping = in_thread(loop)
         started = [one.start(bob.identity)]
@@ -189,8 +189,7 @@ def test_a_bot_that_answers(engine: LocalEngine) -> None:
                         if count == 1:
                             alice.end_call(incoming)
                         call.accept(incoming)
-                        for frame in call.listen(seconds=0.5):
-                            heard.append(len(frame.samples))
+                        heard.extend(len(frame.samples) for frame in call.listen(seconds=0.5))
                         call.wait_until_ended()
                 except UTDStreamException as error:
                     errors.append(error)

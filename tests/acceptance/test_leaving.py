@@ -134,7 +134,12 @@ def test_closing_from_a_signal_handler(engine: LocalEngine) -> None:
 
         before = signal.signal(signal.SIGUSR1, close)
         try:
-            in_thread(lambda: (call.wait_for_answer(), os.kill(os.getpid(), signal.SIGUSR1)))
+
+            def interrupt() -> None:
+                call.wait_for_answer()
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+            in_thread(interrupt)
             assert call.wait_until_ended(timeout=WAIT).status is S.ENDED
         finally:
             signal.signal(signal.SIGUSR1, before)

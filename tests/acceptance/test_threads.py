@@ -95,7 +95,11 @@ def test_ctrl_c_in_a_wait_changes_nothing_and_in_a_verb_cancels_it(engine: Local
         incoming = ring(call, answer, caller, callee)
 
         def interrupt(when: Callable[[], object]) -> None:
-            in_thread(lambda: (when(), os.kill(os.getpid(), signal.SIGINT)))
+            def run() -> None:
+                when()
+                os.kill(os.getpid(), signal.SIGINT)
+
+            in_thread(run)
 
         for wait in (
             lambda: call.wait_for_answer(timeout=None),
@@ -151,7 +155,7 @@ client.close()
 
 
 def test_after_a_fork(engine: LocalEngine) -> None:
-    """The client works with fresh pools, the parent's sessions are closed there, and the exit sends nothing for them."""
+    """The client works with fresh pools, the parent's sessions are closed there, the exit sends nothing for them."""
     code = CHILD.format(
         app_id=engine.app_id,
         app_key=engine.app_key,

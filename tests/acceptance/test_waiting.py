@@ -6,6 +6,7 @@ import inspect
 import math
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -177,7 +178,7 @@ def test_disposing_ends_every_wait(engine: LocalEngine) -> None:
     """Also of a call that only rang here, which is left alone and so never is over for this session."""
     with two(engine) as (call, answer, caller, callee):
         incoming = ring(call, answer, caller, callee)
-        waits = [
+        waits: list[Future[Any]] = [
             in_thread(lambda: answer.wait_until_ended(timeout=None)),
             in_thread(lambda: answer.wait_for_answer(timeout=None)),
             in_thread(lambda: answer.status.wait_for(UTDCallStatus.ACTIVE, timeout=None)),

@@ -16,7 +16,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from utd_fsm import signals, validation
-from utd_fsm.errors import UTDClosedError, UTDEngineError, UTDStateError, UTDStreamException, UTDTimeoutError
+from utd_fsm.errors import (
+    UTDClosedError,
+    UTDEngineError,
+    UTDInputError,
+    UTDStateError,
+    UTDStreamException,
+    UTDTimeoutError,
+)
 from utd_fsm.models import UTDCall, UTDCallStatus, UTDStreamType, UTDTrackSource
 from utd_fsm.room import LeaveReason
 from utd_fsm.sessions.base import BaseSession
@@ -161,6 +168,8 @@ class CallSession(BaseSession):
             UTDConnectionError: engine or media could not be reached.
         """
         callee = validation.identity(callee_identity, "callee_identity")
+        if callee == self.identity:
+            raise UTDInputError("callee_identity: one's own; allowed: the identity of somebody else")
         name = validation.optional_name(callee_name, "callee_name")
         extra = validation.metadata(metadata) if metadata is not None else None
         key = validation.idempotency_key(idempotency_key) if idempotency_key is not None else None
@@ -485,7 +494,8 @@ class CallSession(BaseSession):
         """
         misheard = driver.misheard
         if not driver.final.done():
-            await asyncio.wait({driver.final, misheard}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {driver.final, misheard}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if misheard.done():
             raise misheard.result()
         await asyncio.shield(driver.final)

@@ -468,11 +468,12 @@ class CallDriver:
             answer = await request(self.call_id, key=self._order.next())
         except UTDProtocolError as error:
             # Whoever asked is told; what became of it, a look says. Otherwise it is sent again.
-            answer = await self._try_look()
+            looked = await self._try_look()
             misheard, self.misheard = self.misheard, asyncio.get_running_loop().create_future()
             misheard.set_result(error)
-            if answer is None:
+            if looked is None:
                 raise
+            answer = looked
         except UTDEngineError as error:
             if is_unknown(error) or error.status_code == 429:
                 raise

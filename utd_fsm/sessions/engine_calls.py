@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from utd_fsm.portal import Portal
 
 WISH: Final = 15.0
-"""Seconds for a create or an accept with all its tries. A verb that was cancelled occupies its REST thread no longer."""
+"""Seconds for a create or an accept with all its tries: so long a cancelled verb may still occupy a REST thread."""
 REST: Final = 10.0
 """Seconds for anything else: what has to be told is told again by whoever tells it."""
 
@@ -47,19 +47,26 @@ class EngineCalls:
         return await self._portal.in_thread(partial(self._api.ring, self._credentials, call_id, deadline=REST))
 
     async def accept(self, call_id: str, *, key: str) -> UTDCallTicket:
-        return await self._portal.in_thread(partial(self._api.accept, self._credentials, call_id, key=key, deadline=WISH))
+        return await self._portal.in_thread(
+            partial(self._api.accept, self._credentials, call_id, key=key, deadline=WISH)
+        )
 
     async def reject(self, call_id: str, *, key: str) -> UTDCall:
-        return await self._portal.in_thread(partial(self._api.reject, self._credentials, call_id, key=key, deadline=REST))
+        return await self._portal.in_thread(
+            partial(self._api.reject, self._credentials, call_id, key=key, deadline=REST)
+        )
 
     async def busy(self, call_id: str, *, key: str) -> UTDCall:
-        return await self._portal.in_thread(partial(self._api.busy, self._credentials, call_id, key=key, deadline=REST))
+        request = partial(self._api.busy, self._credentials, call_id, key=key, deadline=REST)
+        return await self._portal.in_thread(request)
 
     async def end(self, call_id: str, *, key: str) -> UTDCall:
-        return await self._portal.in_thread(partial(self._api.end, self._credentials, call_id, key=key, deadline=REST))
+        request = partial(self._api.end, self._credentials, call_id, key=key, deadline=REST)
+        return await self._portal.in_thread(request)
 
     async def look(self, call_id: str, *, key: str | None = None) -> UTDCall:
-        return await self._portal.in_thread(partial(self._api.call, self._credentials, call_id, key=key, deadline=REST))
+        request = partial(self._api.call, self._credentials, call_id, key=key, deadline=REST)
+        return await self._portal.in_thread(request)
 
     async def find(self, key: str) -> UTDCall | None:
         return await self._portal.in_thread(partial(self._api.call_by_key, self._credentials, key, deadline=REST))
