@@ -120,6 +120,14 @@ def test_a_retry_after_that_does_not_fit_is_told_at_once(spelling: str) -> None:
     assert caught.value.retry_after == pytest.approx(60, abs=20)
 
 
+def test_a_long_pause_is_the_callers_to_make() -> None:
+    with client(Reply(429, json={"message": "too many"}, headers={"Retry-After": "6"})) as (api, cred, seen):
+        with pytest.raises(UTDEngineError) as caught:
+            create(api, cred, deadline=3600)
+        assert len(seen) == 1
+    assert caught.value.retry_after == 6
+
+
 @pytest.mark.parametrize("wait", ["-5", "nan", "inf", "soon", "", "9" * 400])
 def test_a_retry_after_that_says_nothing_is_none(wait: str) -> None:
     too_many = Reply(429, json={"message": "too many"}, headers={"Retry-After": wait})

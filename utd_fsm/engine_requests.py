@@ -6,7 +6,8 @@ Which routes there are, and what stands in their bodies, is `engine_api`'s.
 - Tried again: what never left this machine; 429, 502, 503 and 504; and, where repeating is safe, what was lost on the
   way. Safe is a GET, a request with an idempotency key, and what the contract makes idempotent (minting, ringing).
 - A 401 mints the bearer again, once, and asks once more.
-- ``Retry-After`` is a lower bound. Where it does not fit into the budget the refusal is raised at once, and carries it.
+- ``Retry-After`` is a lower bound. Where it does not fit into the budget, or a 429 asks for more than `LONGEST_PAUSE`,
+  the refusal is raised at once, and carries it: whoever sends too much shall hear of it.
 - Once a try was lost, the outcome stays unknown until an answer comes, however the later tries fail.
 """
 
@@ -48,6 +49,8 @@ log = logging.getLogger("utd_fsm.engine")
 DEFAULT_BUDGET: Final = 30.0
 """Seconds for one request with all its tries, where the caller sets no other."""
 MAX_TRIES: Final = 5
+LONGEST_PAUSE: Final = 5.0
+"""Seconds of a 429's ``Retry-After`` that are waited out unseen."""
 _BACKOFF_FIRST: Final = 0.2
 _BACKOFF_MOST: Final = 4.0
 _OVERLOADED: Final = frozenset({429, 502, 503, 504})
@@ -240,6 +243,8 @@ class _Attempts:
 
     def worth_another(self, result: Answer | Failure) -> bool:
         if isinstance(result, Answer):
+            if result.status == 429 and (retry_after(result.headers) or 0.0) > LONGEST_PAUSE:
+                return False
             return result.status in _OVERLOADED and (self._ask.repeatable or result.status in _NOT_APPLIED)
         return result.again and (self._ask.repeatable or not result.sent)
 
