@@ -88,3 +88,23 @@ def test_signing_in_to_a_client_that_is_closed_meanwhile_is_refused(engine: tupl
             signing_in.result(PATIENCE)
     assert listeners() == []
     assert client.identity is None
+
+
+def test_threads_that_find_themselves_in_a_forked_child_together_share_one_beginning(
+    engine: tuple[Engine, HttpStub],
+) -> None:
+    client = UTDStreamClient(APP_ID, APP_KEY, base_url=engine[1].url)
+    client.authenticate("alice")
+    core = client._core
+    assert core._lease is not None
+    core._lease.release()
+    core.pid = -1  # as if all of this had been in the parent
+    first = client.call_session("audio_call")
+    lease = core._lease
+    assert lease is not None
+    core.after_fork()  # a second thread, which looked at the pid before the first had changed it
+    second = client.call_session("audio_call")
+    assert core._lease is lease
+    assert {first._core, second._core} == set(core._known())
+    client.close()
+    assert lease.released

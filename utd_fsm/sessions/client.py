@@ -98,11 +98,17 @@ class ClientCore:
         self.public = public
 
     def after_fork(self) -> None:
-        """In a forked child: the identity stays, connections and sessions are the parent's."""
-        self.pid = os.getpid()
-        self._incoming = self._lease = self._farewell = None
-        self._sessions = WeakValueDictionary()
-        self._held = set()
+        """In a forked child: the identity stays, connections and sessions are the parent's. Any thread; idempotent.
+
+        Several threads may find themselves in the child at once: only the first one's word counts.
+        """
+        with portal().lock:
+            if self.pid == os.getpid():
+                return
+            self._incoming = self._lease = self._farewell = None
+            self._sessions = WeakValueDictionary()
+            self._held = set()
+            self.pid = os.getpid()
 
     async def perform(self, method: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """Run a verb; a client's verbs do not wait for one another."""
@@ -386,8 +392,11 @@ class ClientCore:
 
     def release(self) -> None:
         """Let the loop thread end once nobody else holds it. Any thread; a thread that may wait sees it end."""
-        lease, self._lease = self._lease, None
-        if lease is not None and self._closed:
+        if not self._closed:
+            return  # interrupted before it began
+        with portal().lock:
+            lease, self._lease = self._lease, None
+        if lease is not None:
             lease.release()
 
     async def _end_sessions(self) -> None:
@@ -411,9 +420,13 @@ class ClientCore:
         self._refuse_closed()
         if self.pid != os.getpid():
             self.after_fork()  # what it holds is the parent's loop thread
-        if self._lease is None:
-            self._lease = portal().hold()
-            self._farewell = portal().at_exit(self._end_sessions)
+        if self._lease is not None:
+            return
+        with portal().lock:  # of two threads that are first, one holds it
+            self._refuse_closed()
+            if self._lease is None:
+                self._lease = portal().hold()
+                self._farewell = portal().at_exit(self._end_sessions)
 
     def _refuse_closed(self) -> None:
         if self._closed:
