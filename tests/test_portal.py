@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -456,3 +457,35 @@ def _typed(held: Portal) -> Awaitable[int]:
     b: concurrent.futures.Future[int] = held.post(number)
     del a, b
     return held.acall(number, timeout=None, what="x")
+
+
+def test_a_result_that_comes_as_its_wait_is_given_up_is_told_to_be_lost() -> None:
+    lost: list[int] = []
+    told = threading.Event()
+
+    def note(result: int) -> None:
+        lost.append(result)
+        told.set()
+
+    async def slow() -> int:
+        time.sleep(0.3)  # the loop cannot hear meanwhile that the wait was given up
+        return 7
+
+    with pytest.raises(UTDTimeoutError):
+        portal().call(slow, timeout=0.05, what="slow()", lost=note)
+    assert told.wait(20)
+
+    async def from_another_loop() -> None:
+        told.clear()
+        with pytest.raises(UTDTimeoutError):
+            await portal().acall(slow, timeout=0.05, what="slow()", lost=note)
+
+    asyncio.run(from_another_loop())
+    assert told.wait(20)
+    assert lost == [7, 7]
+
+    async def quick() -> int:
+        return 8
+
+    assert portal().call(quick, what="quick()", lost=note) == 8
+    assert lost == [7, 7]
