@@ -86,10 +86,11 @@ def test_av1_packets_by_their_descriptor() -> None:
     reader = layering.make_layering("av1", EXTENSION)
     assert reader is not None
     told = [KEY_DESCRIPTOR, *map(bytes.fromhex, ("c50002", "ca0003", "c30004", "c80005", "8d0006", "4d0006"))]
+    layers, ends = (0, 1, 2, 0, 1, 2, 2), (True, True, True, True, True, False, True)
     assert [reader.read(av1_packet(descriptor)) for descriptor in told] == [
-        Part(0, True, True), Part(1, True, False), Part(2, True, False),
-        Part(0, True, False), Part(1, True, False), Part(2, False, False), Part(2, True, False),
-    ]  # fmt: skip
+        Part(layer, end, descriptor is KEY_DESCRIPTOR, descriptor)
+        for layer, end, descriptor in zip(layers, ends, told, strict=True)
+    ]
 
 
 def test_av1_before_its_structure_or_with_a_damaged_descriptor_cannot_be_placed() -> None:

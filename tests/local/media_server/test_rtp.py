@@ -119,6 +119,15 @@ def test_no_bytes_at_all_make_a_reader_raise(data: bytes, extension: int) -> Non
         assert rtp.is_rtp(rtp.rewritten(data, b"", payload_type=96, sequence=1, timestamp=2, ssrc=3))
 
 
+@given(st.binary(min_size=1, max_size=255), st.integers(1, 255), st.lists(st.integers(0, 9), max_size=3))
+def test_an_extension_that_is_put_in_reads_back(value: bytes, number: int, sources: list[int]) -> None:
+    bare = packet(b"payload", sources=tuple(sources), marker=True)
+    data = rtp.with_extension(bare, number, value)
+    assert rtp.is_rtp(data)
+    assert rtp.header_extension(data, number) == value
+    assert rtp.without_extensions(data) == bare
+
+
 @given(st.binary(max_size=40), st.binary(max_size=30))
 def test_nor_do_damaged_extension_blocks(extension: bytes, payload: bytes) -> None:
     for profile in (0xBEDE, 0x1000):

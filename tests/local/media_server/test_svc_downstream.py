@@ -190,8 +190,22 @@ def test_a_lost_packet_of_a_layer_left_out_is_replaced_by_padding() -> None:
     (filled,) = camera.give([late[3]])
     assert rtp.is_rtp(filled)
     assert rtp.is_padding(filled)
+    assert filled[0] & 0x20
+    assert filled[12:] == b"\x01"
     assert not filled[1] & 0x80
     assert rtp.sequence_of(filled) == rtp.sequence_of(camera.receiver.packets[3]) + 1
+
+
+def test_a_straggling_key_picture_raises_nothing() -> None:
+    """What came after it was decided without it, so the higher layers would lack their beginning."""
+    camera = _Camera()
+    camera.want(LOW)
+    camera.send(key=True)
+    late = camera.make(key=True)
+    camera.send()
+    camera.want(HIGH)
+    assert layers(camera.give(late[:1])) == [0]
+    assert layers(camera.send()) == [0, 0]
 
 
 @given(
@@ -229,6 +243,19 @@ def test_any_numbers_in_any_order(arrivals: list[tuple[int, bool]], spatial: int
         downstream.relay(track.streams[""], data, 1.0, None)
     downstream.retransmit(list(range(0, 65_536, 999)))
     assert all(rtp.is_rtp(data) for data in receiver.packets)
+
+
+def test_the_descriptor_goes_to_who_knows_it() -> None:
+    """Under the receiver's own id. Chromium decodes no AV1 with several layers without it."""
+    camera = _Camera()
+    part = Part(0, True, True, b"descriptor")
+    for sequence, extension, told in ((5, 0, None), (6, 9, b"descriptor")):
+        camera.downstream.descriptor_extension = extension
+        data = packet(b"data", sequence=sequence, timestamp=sequence)
+        camera.downstream.relay(camera.track.streams[""], data, 1.0, part)
+        sent = camera.receiver.packets[-1]
+        assert rtp.header_extension(sent, 9) == told
+        assert sent[rtp.payload_offset(sent) :] == b"data"
 
 
 def test_a_long_silence_is_no_gap() -> None:

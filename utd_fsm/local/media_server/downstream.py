@@ -33,6 +33,7 @@ class Downstream:
 
     Attributes:
         payload_type: under which this subscriber's description receives the track.
+        descriptor_extension: the id under which it knows the dependency descriptor, 0 where it does not.
         paused: the subscriber has no use for it at present.
     """
 
@@ -40,6 +41,7 @@ class Downstream:
         self.peer = peer
         self.track = track
         self.payload_type = track.codec.payload_type if track.codec else 0
+        self.descriptor_extension = 0
         self.paused = False
         self.wanted = int(models.HIGH)
         self.ready = False

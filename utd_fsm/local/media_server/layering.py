@@ -16,11 +16,13 @@ class Part:
         spatial: its layer, 0 for the lowest.
         ends_frame: it is the last packet of that layer's frame.
         starts_key: it is the first packet of a picture that needs no other: all layers may be had from here on.
+        descriptor: its dependency descriptor, for a receiver that knows it; None where it has none.
     """
 
     spatial: int
     ends_frame: bool
     starts_key: bool
+    descriptor: bytes | None = None
 
 
 class Layering(Protocol):
@@ -64,7 +66,7 @@ class DependencyLayering:
         if spatial is None:
             return None
         starts_key = found.structure is not None and found.starts_frame and spatial == 0
-        return Part(spatial, found.ends_frame, starts_key)
+        return Part(spatial, found.ends_frame, starts_key, value)
 
 
 def make_layering(codec: str, extension: int) -> Layering | None:

@@ -93,7 +93,7 @@ class Publisher:
             codec,
             "recvonly" if section.sends else "inactive",
             transport,
-            [*section.extension_lines(codec), *layers, *candidates],
+            [*section.extension_lines(dependencies=codec.name.upper() == "AV1"), *layers, *candidates],
         )
         if pending is None:
             return lines, None

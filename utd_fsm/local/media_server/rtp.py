@@ -18,6 +18,7 @@ REPAIRED_RID_URI = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 
 _FIXED = 12
 _ONE_BYTE_PROFILE = 0xBEDE
+_TWO_BYTE_PROFILE = 0x1000
 _STAP_A, _FU_A = 24, 28
 _IDR, _SPS = 5, 7
 
@@ -193,3 +194,21 @@ def padding(data: bytes) -> bytes:
     """A packet of nothing but one byte of padding, under the same header: it fills a place in the numbering."""
     head = data[: payload_offset(data)]
     return bytes((head[0] | 0x20, head[1] & 0x7F)) + head[2:] + b"\x01"
+
+
+def with_extension(data: bytes, number: int, value: bytes) -> bytes:
+    """The packet with one header extension.
+
+    Args:
+        data: a packet that has none, as `rewritten` makes it.
+        number: the extension's id, 1-255.
+        value: at most 255 bytes; beyond 16, or with an id beyond 14, it gets a two-byte header (RFC 8285, 4.3).
+    """
+    short = number < 15 and 0 < len(value) <= 16
+    profile = _ONE_BYTE_PROFILE if short else _TWO_BYTE_PROFILE
+    block = bytes((number << 4 | len(value) - 1,) if short else (number, len(value))) + value
+    block += bytes(-len(block) % 4)
+    start = payload_offset(data)
+    return (
+        bytes((data[0] | 0x10,)) + data[1:start] + struct.pack("!HH", profile, len(block) // 4) + block + data[start:]
+    )

@@ -22,6 +22,8 @@ _EXTENSIONS = {
     # (LiveKit facts, 41).
     "video": (ABS_SEND_TIME_URI, MID_URI, RID_URI, REPAIRED_RID_URI),
 }
+OUR_DEPENDENCY_ID = 1
+"""Under which our own offers have the dependency descriptor."""
 _LAYER_RANK = {"q": 0, "h": 1, "f": 2}
 
 
@@ -131,22 +133,17 @@ class Section:
                 return int(number)
         return 0
 
-    def extension_lines(self, sent: Codec | None = None) -> list[str]:
+    def extension_lines(self, *, dependencies: bool = False) -> list[str]:
         """The offered header extensions that an answer keeps.
 
         Args:
-            sent: what the client is told to send here; AV1's layers are known by an extension only.
+            dependencies: the dependency descriptor, too: AV1's layers are known by it only.
         """
+        number = self.extension(DEPENDENCY_URI) if dependencies else 0
         kept = _EXTENSIONS.get(self.kind, ())
-        lines = []
-        if sent is not None and sent.name.upper() == "AV1" and self.extension(DEPENDENCY_URI):
-            # A key frame's descriptor is longer than the 16 bytes that a one-byte header can announce; where libwebrtc
-            # may not use the other kind, it sends none at all.
-            kept = (*kept, DEPENDENCY_URI)
-            lines = ["a=extmap-allow-mixed"]
-        return lines + [
-            f"a=extmap:{value}" for value in self.all("extmap") if len(value.split()) > 1 and value.split()[1] in kept
-        ]
+        offered = (value.split() for value in self.all("extmap"))
+        lines = [f"a=extmap:{' '.join(words)}" for words in offered if len(words) > 1 and words[1] in kept]
+        return [*lines, *dependency_lines(number)]
 
     def codecs(self) -> list[Codec]:
         """The codecs of this section that can be relayed, in the section's own order."""
@@ -257,6 +254,15 @@ def source_lines(owner: str, track: str, ssrc: int) -> list[str]:
     """What tells a subscriber whose track a section carries, and under which SSRC."""
     stream = f"{owner}|{track}"
     return [f"a=msid:{stream} {track}", f"a=ssrc:{ssrc} cname:{owner}", f"a=ssrc:{ssrc} msid:{stream} {track}"]
+
+
+def dependency_lines(number: int) -> list[str]:
+    """The dependency descriptor under that id; nothing for 0.
+
+    A key frame's is longer than the 16 bytes that a one-byte header can announce; where libwebrtc may not use the other
+    kind, it sends none at all.
+    """
+    return ["a=extmap-allow-mixed", f"a=extmap:{number} {DEPENDENCY_URI}"] if number else []
 
 
 def simulcast_lines(rids: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from livekit.protocol import models, rtc
 
 from . import sdp
+from .dependency import URI as DEPENDENCY_URI
 from .downstream import Downstream
 from .sdp import Codec, Section
 from .svc_downstream import make_downstream
@@ -173,9 +174,9 @@ class OfferingSubscriber(Subscriber):
             assert slot.codec is not None
             source = self._source_lines(slot.track) if slot.track is not None else []
             direction = "sendonly" if slot.track is not None else "inactive"
-            sections.append(
-                sdp.media_section(slot.kind, slot.mid, slot.codec, direction, lines, [*source, *candidates])
-            )
+            layers = sdp.dependency_lines(sdp.OUR_DEPENDENCY_ID) if slot.codec.name.upper() == "AV1" else []
+            extra = [*layers, *source, *candidates]
+            sections.append(sdp.media_section(slot.kind, slot.mid, slot.codec, direction, lines, extra))
         text = sdp.description(sections, [slot.mid for slot in self.slots])
         self.peer.send(offer=rtc.SessionDescription(type="offer", sdp=text))
 
@@ -187,10 +188,12 @@ class OfferingSubscriber(Subscriber):
         role = "server" if sections[0].get("setup") == "active" else "client"
         self.peer.receiving_transport().start(sections[0], role, None)
         self._offering = False
-        receiving = {section.mid for section in sections if section.direction in ("recvonly", "sendrecv")}
+        receiving = {section.mid: section for section in sections if section.direction in ("recvonly", "sendrecv")}
         for slot in self.slots:
             if slot.track is not None and slot.mid in receiving and slot.track.sid in self.downstreams:
-                self.downstreams[slot.track.sid].begin()
+                downstream = self.downstreams[slot.track.sid]
+                downstream.descriptor_extension = receiving[slot.mid].extension(DEPENDENCY_URI)
+                downstream.begin()
         if self._stale:
             self._negotiate()
 
@@ -259,10 +262,11 @@ class AnsweringSubscriber(Subscriber):
         track = slot.track
         if track is not None:
             self.downstreams[track.sid].payload_type = codec.payload_type
+            self.downstreams[track.sid].descriptor_extension = section.extension(DEPENDENCY_URI)
             asyncio.get_running_loop().call_later(_ANSWER_TRAVEL, self.downstreams[track.sid].begin)
         source = self._source_lines(track) if track is not None else []
         direction = "sendonly" if track is not None else "inactive"
-        extra = [*section.extension_lines(), *source, *candidates]
+        extra = [*section.extension_lines(dependencies=True), *source, *candidates]
         lines = sdp.media_section(section.kind, section.mid, codec, direction, transport, extra)
         return lines, track.sid if track is not None else None
 

@@ -78,6 +78,8 @@ class SvcDownstream(Downstream):
         )
         if not payload:
             packet = rtp.padding(packet)
+        elif part is not None and part.descriptor is not None and self.descriptor_extension:
+            packet = rtp.with_extension(packet, self.descriptor_extension, part.descriptor)
         self._sent.add(place, packet)
         self.peer.send_rtp(packet)
 
