@@ -44,6 +44,7 @@ class Core(Protocol):
     def publish_as(self, public: object) -> None: ...
     def describe(self) -> str: ...
     def tell_call(self, error: UTDStreamException) -> None: ...
+    def lost(self, name: str, result: Any) -> None: ...
     def release(self) -> None: ...
 
 
@@ -88,7 +89,12 @@ class BlockingFacade(Facade):
         core: Core = self._core
         what = method.__name__
         try:
-            return portal().call(lambda: core.perform(method, *args, **kwargs), timeout=limit, what=what)
+            return portal().call(
+                lambda: core.perform(method, *args, **kwargs),
+                timeout=limit,
+                what=what,
+                lost=lambda result: core.lost(what, result),
+            )
         except UTDStreamException as error:
             raise self._told(error)  # noqa: B904 - the same error, told more
         finally:
@@ -98,7 +104,11 @@ class BlockingFacade(Facade):
     def _wait(self, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """A wait keeps its own time: when that is over nothing has changed, and the outcome is known."""
         self._check_process()
-        return portal().call(lambda: method(*args, **kwargs), timeout=None, what=method.__name__)
+        core: Core = self._core
+        what = method.__name__
+        return portal().call(
+            lambda: method(*args, **kwargs), timeout=None, what=what, lost=lambda result: core.lost(what, result)
+        )
 
     def _stream(self, method: Callable[P, Feed[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
         return self._made(method, *args, **kwargs).stream
@@ -242,7 +252,12 @@ class AwaitableFacade(Facade):
         core: Core = self._core
         what = method.__name__
         try:
-            return await portal().acall(lambda: core.perform(method, *args, **kwargs), timeout=limit, what=what)
+            return await portal().acall(
+                lambda: core.perform(method, *args, **kwargs),
+                timeout=limit,
+                what=what,
+                lost=lambda result: core.lost(what, result),
+            )
         except UTDStreamException as error:
             raise self._told(error)  # noqa: B904 - the same error, told more
         finally:
@@ -251,7 +266,11 @@ class AwaitableFacade(Facade):
 
     async def _wait(self, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         self._check_process()
-        return await portal().acall(lambda: method(*args, **kwargs), timeout=None, what=method.__name__)
+        core: Core = self._core
+        what = method.__name__
+        return await portal().acall(
+            lambda: method(*args, **kwargs), timeout=None, what=what, lost=lambda result: core.lost(what, result)
+        )
 
     def _stream(self, method: Callable[P, Feed[T]], /, *args: P.args, **kwargs: P.kwargs) -> LateStream[T]:
         self._check_process()

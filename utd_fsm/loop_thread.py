@@ -10,6 +10,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextvars
+import functools
 import logging
 import os
 import threading
@@ -94,11 +95,13 @@ class OwnLoop(asyncio.SelectorEventLoop):
 class Work:
     """Something to run on the loop thread, and the place where its outcome goes, exactly once."""
 
-    __slots__ = ("begun", "cancelled", "fn", "settled", "task", "what")
+    __slots__ = ("begun", "cancelled", "fn", "lost", "settled", "task", "undo", "what")
 
-    def __init__(self, fn: Callable[[], Awaitable[Any]], what: str) -> None:
+    def __init__(self, fn: Callable[[], Awaitable[Any]], what: str, lost: Callable[[Any], None] | None = None) -> None:
         self.fn = fn
         self.what = what
+        self.lost = lost
+        self.undo: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
         self.begun = False
         self.cancelled = False
@@ -226,6 +229,8 @@ class Run:
     def _done(self, work: Work, result: Any, error: BaseException | None) -> None:
         self._works.discard(work)
         self._served += 1
+        if work.lost is not None and error is None:
+            work.undo = functools.partial(work.lost, result)
         work.settle(result, error)
         if not (self.leases or self._works or self._inbox or self.closed):
             self._idle()
@@ -239,6 +244,10 @@ class Run:
         # Before its first step a task is left to look at the flag: cancelled there, it would never run nor settle.
         if work.task is not None and work.begun and not work.settled:
             work.task.cancel()
+        elif work.undo is not None:
+            # It succeeded while the word that nobody waits any more was on its way here.
+            undo, work.undo = work.undo, None
+            undo()
 
     def _idle(self) -> None:
         """Nobody holds the loop and nothing runs: end now, or after a while if there never was a lease to release."""

@@ -40,8 +40,8 @@ class _Call(Work):
 
     __slots__ = ("error", "gate", "result")
 
-    def __init__(self, fn: Callable[[], Awaitable[Any]], what: str) -> None:
-        super().__init__(fn, what)
+    def __init__(self, fn: Callable[[], Awaitable[Any]], what: str, lost: Callable[[Any], None] | None = None) -> None:
+        super().__init__(fn, what, lost)
         self.result: Any = None
         self.error: BaseException | None = None
         # A bare lock that its waiter acquires twice: a third of the price of an Event, and Ctrl-C interrupts it too.
@@ -81,8 +81,14 @@ class _Awaited(Work, Generic[T]):
 
     __slots__ = ("future", "loop")
 
-    def __init__(self, fn: Callable[[], Awaitable[Any]], what: str, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(fn, what)
+    def __init__(
+        self,
+        fn: Callable[[], Awaitable[Any]],
+        what: str,
+        loop: asyncio.AbstractEventLoop,
+        lost: Callable[[Any], None] | None,
+    ) -> None:
+        super().__init__(fn, what, lost)
         self.loop = loop
         self.future: asyncio.Future[T] = loop.create_future()
 
@@ -165,13 +171,21 @@ class Portal:
             run.leases.add(lease)
             return lease
 
-    def call(self, fn: Callable[[], Awaitable[T]], *, timeout: float | None = 30.0, what: str) -> T:
+    def call(
+        self,
+        fn: Callable[[], Awaitable[T]],
+        *,
+        timeout: float | None = 30.0,
+        what: str,
+        lost: Callable[[T], None] | None = None,
+    ) -> T:
         """Run ``fn()`` on the loop thread and wait for it: its own result, its own exception.
 
         Args:
             fn: a coroutine function without arguments, or a lambda that returns a coroutine.
             timeout: seconds, or None for no limit.
             what: the call as the caller knows it, for messages.
+            lost: given the result on the loop thread when it came in the very moment in which the wait was given up.
 
         Returns:
             What the coroutine returned.
@@ -188,7 +202,7 @@ class Portal:
         """
         limit = check_timeout(timeout)
         refuse_if_blocking_deadlocks(what)
-        work = _Call(fn, what)
+        work = _Call(fn, what, lost)
         run: Run | None = None
         try:
             run = self._submit(work)
@@ -225,7 +239,14 @@ class Portal:
         work.future.add_done_callback(lambda future: run.cancel(work) if future.cancelled() else None)
         return work.future
 
-    async def acall(self, fn: Callable[[], Awaitable[T]], *, timeout: float | None, what: str) -> T:
+    async def acall(
+        self,
+        fn: Callable[[], Awaitable[T]],
+        *,
+        timeout: float | None,
+        what: str,
+        lost: Callable[[T], None] | None = None,
+    ) -> T:
         """Run ``fn()`` on the loop thread and await it, in an asyncio event loop of any thread.
 
         Arguments, result and errors are those of `call`. A cancelled await cancels the work.
@@ -235,7 +256,7 @@ class Portal:
             awaited = fn()
         else:
             refuse_if_patched(what)
-            awaited = self._from_another_loop(fn, what)
+            awaited = self._from_another_loop(fn, what, lost)
         if limit is None:
             return await awaited
         scope = asyncio.timeout(limit)
@@ -248,8 +269,10 @@ class Portal:
                 raise _too_long(what, limit) from None
             raise
 
-    async def _from_another_loop(self, fn: Callable[[], Awaitable[T]], what: str) -> T:
-        work: _Awaited[T] = _Awaited(fn, what, asyncio.get_running_loop())
+    async def _from_another_loop(
+        self, fn: Callable[[], Awaitable[T]], what: str, lost: Callable[[T], None] | None
+    ) -> T:
+        work: _Awaited[T] = _Awaited(fn, what, asyncio.get_running_loop(), lost)
         run = self._submit(work)
         try:
             return await work.future

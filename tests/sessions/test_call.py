@@ -717,3 +717,22 @@ async def test_a_start_that_waits_for_a_dispose_calls_nobody(world: World) -> No
     with pytest.raises(UTDClosedError):
         await starting
     assert world.alice.sent.count("create") == 1
+
+
+@pytest.mark.parametrize("verb", ["start", "accept"])
+async def test_wherever_a_verb_is_interrupted_no_call_is_left_in_progress(verb: str) -> None:
+    """Also in the very step in which it comes home: its caller is told that it was cancelled."""
+    for steps in range(45):
+        world = World()
+        caller, callee, call_id = await world.ringing() if verb == "accept" else (world.session(world.alice), None, "")
+        interrupted = begin(caller.start, "bob") if callee is None else begin(callee.accept, call_id)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        interrupted.cancel()
+        await asyncio.wait({interrupted})
+        if interrupted.cancelled() or interrupted.exception() is not None:
+            allowed = set() if verb == "start" else {UTDCallStatus.RINGING}
+            async with asyncio.timeout(PATIENCE):
+                while {call.status for call in world.engine.open_calls()} - allowed:
+                    await asyncio.sleep(0.001)
+        await world.close()

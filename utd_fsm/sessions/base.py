@@ -369,7 +369,10 @@ class BaseSession(SessionCore):
             return await self._turns.at_once(name, call, closes=closes)
         if mark is None or mark.lane is None:
             return await call()
-        return await self._turns.in_turn(mark.lane, name, call)
+        return await self._turns.in_turn(mark.lane, name, call, lost=lambda result: self.lost(name, result))
+
+    def lost(self, name: str, result: Any) -> None:
+        """The method of this name succeeded in the very moment in which its caller gave it up, and will never know."""
 
     async def leave_with(self, failed: bool) -> None:
         """Leave a ``with``; ``failed`` tells whether its body raised."""

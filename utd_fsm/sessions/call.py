@@ -131,6 +131,12 @@ class CallSession(BaseSession):
         if self._driver is not None:
             self._driver.tell_call(error)
 
+    def lost(self, name: str, result: Any) -> None:
+        """Whoever gave up a start or an accept is told that the call is ended: so it is."""
+        driver = self._driver
+        if name in ("start", "accept") and driver is not None and driver.call_id == result.call_id:
+            driver.hang_up()
+
     def describe(self) -> str:
         """For the repr."""
         return f"{self._kind.value} {self.status.value or 'idle'} {self.call_id.value or ''}".rstrip()

@@ -121,6 +121,11 @@ class ClientCore:
     def tell_call(self, error: UTDStreamException) -> None:
         """A client is about no call."""
 
+    def lost(self, name: str, result: Any) -> None:
+        """A call that was handed to somebody who had just stopped waiting goes to the next one."""
+        if name == "wait_for_call" and isinstance(result, UTDCall) and self._incoming is not None:
+            self._incoming.give_back(result)
+
     def describe(self) -> str:
         """For the repr: never a key, never a bearer."""
         return f"{self.identity or 'not signed in'}{' closed' if self._closed else ''}"

@@ -32,10 +32,18 @@ class Turns:
         self._lanes: defaultdict[str, deque[_Turn]] = defaultdict(deque)
         self._overtakers = 0
 
-    async def in_turn(self, lane: str, name: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def in_turn(
+        self, lane: str, name: str, call: Callable[[], Awaitable[T]], *, lost: Callable[[T], None] | None = None
+    ) -> T:
         """Run ``call()`` when all calls before it in this lane are over, and no overtaker is running.
 
         Cancelled, it leaves the queue, or cancels the call and waits until that has unwound.
+
+        Args:
+            lane: which queue.
+            name: the call, for errors.
+            call: what to do.
+            lost: given the result when it came in the very moment in which whoever waits was cancelled.
 
         Raises:
             UTDStateError, UTDClosedError: it was overtaken. Otherwise what the call raises.
@@ -51,6 +59,9 @@ class Turns:
             turn.task = asyncio.create_task(cast("Coroutine[Any, Any, T]", call()), name=f"utd-fsm-{name}")
             return cast("T", await turn.task)
         except asyncio.CancelledError:
+            task = turn.task
+            if lost is not None and task is not None and task.done() and not task.cancelled() and not task.exception():
+                lost(task.result())
             me = asyncio.current_task()
             if turn.overtaken is not None and (me is None or not me.cancelling()):
                 raise turn.overtaken from None
