@@ -202,8 +202,9 @@ async def test_the_blocking_one_is_refused_in_a_loop(engine: LocalEngine) -> Non
 async def test_leaving_ends_what_was_started(engine: LocalEngine) -> None:
     async with made(engine) as client:
         await client.authenticate(fresh("alice"))
+        call = client.call_session("audio_call")
         with pytest.raises(UTDStreamException, match="mine"):
-            async with client.call_session("audio_call") as call:
+            async with call:
                 await call.start(fresh("bob"))
                 raise UTDStreamException("mine")
         assert (await client.get_call(str(call.call_id.value))).end_reason == "caller_cancelled"

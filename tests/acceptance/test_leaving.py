@@ -60,9 +60,9 @@ def test_errors_on_the_way_out_are_logged_and_never_hide_the_bodys(
 ) -> None:
     there = way()
     with signed_in(engine, fresh("alice"), there) as client, caplog.at_level(logging.WARNING, "utd_fsm"):
+        gate = there.hold("POST", "/calls/*/end", times=None)
         with pytest.raises(Mine), client.call_session("audio_call") as call:
             call.start(fresh("bob"))
-            gate = there.hold("POST", "/calls/*/end", times=None)
             raise Mine
         gate.open()
         assert any(record.name.startswith("utd_fsm") for record in caplog.records)
