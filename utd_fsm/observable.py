@@ -106,19 +106,36 @@ class BaseObservable(Generic[T]):
         Returns:
             Whether it was a change.
         """
+        announce = self.prepare(value, **extra)
+        if announce is None:
+            return False
+        announce()
+        return True
+
+    def prepare(self, value: T, **extra: Any) -> Callable[[], None] | None:
+        """The first half of `set`: the value is there, and nobody was told. Loop thread only.
+
+        For values that change together: whoever is told of one of them shall find the others changed as well.
+
+        Returns:
+            The other half: feeds the waiters and announces it, at once after; None where nothing changed.
+        """
         before = self._state
         previous = before.value
         if previous is value or previous == value:
-            return False
+            return None
         state = self._state = _State(before.number + 1, value, before.end)
         seq = self._seq = self._seq + 1 if self._next_seq is None else self._next_seq()
-        self._feed(state)
-        payload = {**self._extra, **extra, "value": value, "previous": previous, "seq": seq}
-        if self._changed is not None:
-            dispatcher().emit(self._changed, self, **payload)
-        if self._signal is not None:
-            dispatcher().emit(self._signal, self.sender, **payload)
-        return True
+
+        def announce() -> None:
+            self._feed(state)
+            payload = {**self._extra, **extra, "value": value, "previous": previous, "seq": seq}
+            if self._changed is not None:
+                dispatcher().emit(self._changed, self, **payload)
+            if self._signal is not None:
+                dispatcher().emit(self._signal, self.sender, **payload)
+
+        return announce
 
     def finish(self, error: Callable[[], UTDStreamException]) -> None:
         """No further change will come: who still waits for another value gets ``error()`` at once. Loop thread only.

@@ -183,6 +183,18 @@ async def test_disposed_is_closed() -> None:
         assert ann._lease is None
 
 
+async def test_connection_and_connected_change_together() -> None:
+    async with house() as h:
+        ann = h.session()
+        seen: list[tuple[str, bool]] = []
+        for observable in (ann.connection, ann.connected):
+            observable._feeds[lambda _: seen.append((state(ann), ann.connected.value))] = None
+        await ann.perform(ann.connect, h.server.url, h.server.token("ann", ROOM))
+        await ann.perform(ann.disconnect)
+    assert {connected for where, connected in seen if where == "connected"} == {True}
+    assert {connected for where, connected in seen if where != "connected"} == {False}
+
+
 async def test_waiters_of_a_stay_are_told_that_it_is_over() -> None:
     async with house() as h:
         ann = await h.join("ann", LISTENER)

@@ -297,8 +297,13 @@ class SessionCore(SessionHooks):
 
     def _show_connection(self) -> None:
         public = UTDConnectionState(self._connection.public)
-        self.connection.set(public)
-        self.connected.set(public is UTDConnectionState.CONNECTED)
+        # Both first, then who waits and the receivers: nobody sees one without the other.
+        for announce in (
+            self.connection.prepare(public),
+            self.connected.prepare(public is UTDConnectionState.CONNECTED),
+        ):
+            if announce is not None:
+                announce()
 
     def _arrived(self) -> None:
         """In the room, for the first time or again: read everything, the sources' way last."""
