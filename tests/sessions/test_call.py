@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from utd_fsm.errors import (
@@ -18,11 +19,13 @@ from utd_fsm.errors import (
     UTDConnectionError,
     UTDForbiddenError,
     UTDInputError,
+    UTDPermissionError,
     UTDStateError,
     UTDStreamException,
     UTDTimeoutError,
 )
-from utd_fsm.models import UTDCall, UTDCallStatus, UTDConnectionState, UTDStreamType
+from utd_fsm.media import AudioFrames
+from utd_fsm.models import UTDCall, UTDCallStatus, UTDConnectionState, UTDStreamType, UTDTrackSource
 from utd_fsm.room import LeaveReason
 from utd_fsm.sessions.call import CallSession
 from utd_fsm.sessions.call_driver import CallTiming
@@ -736,3 +739,15 @@ async def test_wherever_a_verb_is_interrupted_no_call_is_left_in_progress(verb: 
                 while {call.status for call in world.engine.open_calls()} - allowed:
                     await asyncio.sleep(0.001)
         await world.close()
+
+
+async def test_a_source_that_can_be_read_once_survives_a_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller, _, _ = await world.talking()
+    await do(caller.set_microphone, False)
+    once = AudioFrames((np.zeros((960, 1), dtype=np.int16) for _ in range(100)), 48_000, 1)
+    refusal = UTDPermissionError("the seat is muted")
+    monkeypatch.setattr(caller._sources[UTDTrackSource.MICROPHONE], "_refusal", lambda: refusal)
+    with pytest.raises(UTDPermissionError):
+        await do(caller.set_microphone, True, source=once)
+    monkeypatch.undo()
+    await do(caller.set_microphone, True, source=once)

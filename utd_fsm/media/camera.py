@@ -55,6 +55,7 @@ class Camera:
         self._epoch = 0
         self._pumps: set[asyncio.Task[Any]] = set()
         self._retired: list[Puller[Any]] = []
+        self._source: VideoSource | None = None
         self._view: Puller[Pixels] | None = None
         source = default_view() if source is None else source
         require_video_source(source)
@@ -76,10 +77,12 @@ class Camera:
             UTDClosedError: the camera is closed.
         """
         self._refuse_when_closed()
+        if source is self._source and self._view is not None and not self._view.begun:
+            return  # asked for again before any of it was sent: what can be read only once must not be refused
         view = _pull(require_video_source(source), self.width, self.height)
         if self._view is not None:
             self._retire(self._view)
-        self._view, self.fps = view, source.fps
+        self._source, self._view, self.fps = source, view, source.fps
         self._update()
 
     @property

@@ -57,6 +57,7 @@ class Microphone:
         self._epoch = 0
         self._pumps: set[asyncio.Task[Any]] = set()
         self._pumping: tuple[Publication, asyncio.Task[Any]] | None = None
+        self._source: AudioSource | None = None
         self._voice: Puller[Samples] | None = None
         self._retired: list[Puller[Any]] = []
         self._line: list[PlayingCore] = []
@@ -78,10 +79,12 @@ class Microphone:
             UTDClosedError: the microphone is closed.
         """
         self._refuse_when_closed()
+        if source is not None and source is self._source and self._voice is not None and not self._voice.begun:
+            return  # asked for again before any of it was sent: what can be read only once must not be refused
         voice = None if source is None else _pull(require_audio_source(source), log_errors=True)
         if self._voice is not None:
             self._retire(self._voice)
-        self._voice = voice
+        self._source, self._voice = source, voice
         self._update()
 
     async def play(self, source: AudioSource, *, over: bool = False, duck: float = 0.2) -> None:
