@@ -135,16 +135,3 @@ class CallWatch:
         except TimeoutError:
             return False
         return True
-
-
-def watch(
-    portal: LoopPortal,
-    api: EngineApi,
-    cred: Credentials,
-    call_id: str,
-    on_call: Callable[[UTDCall], None],
-    *,
-    on_error: Callable[[UTDStreamException], None] | None = None,
-) -> CallWatch:
-    """Follow one call from now on; see `CallWatch`. Loop thread only."""
-    return CallWatch(portal, api, cred, call_id, on_call, on_error=on_error)
