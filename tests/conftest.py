@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from tests.media_servers import KINDS, MediaServerProcess, MediaServers
+
+# No deadlines: speed is not what these tests are about, and a machine may be busy. In CI the same examples each time,
+# that is inside a callback when the interpreter goes away aborts it.
+atexit.register(time.sleep, 1.0)
 
 # No deadlines: speed is not what these tests are about, and the machine may be busy. In CI the same examples each time,
 # so that a change is judged by what it changed; everywhere else new ones, which is how mistakes are found.

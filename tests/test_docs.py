@@ -181,6 +181,7 @@ def test_every_example_is_named_in_the_docs() -> None:
 
 def test_nothing_names_a_machine_of_ours() -> None:
     """Pages are for everybody: no path of the machine they were written on."""
-    told = [str(page) for page in [*MARKDOWN, *(ROOT / "examples").glob("*.py")] if f"{ROOT.parent}/" in page.read_text()]
+    pages = [*MARKDOWN, *(ROOT / "examples").glob("*.py")]
+    told = [str(page) for page in pages if f"{ROOT.parent}/" in page.read_text()]
     assert not told
     assert os.sep == "/"

@@ -10,9 +10,11 @@ caller does not reach, and whose result is then undone.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,6 +62,9 @@ PublicationT = TypeVar("PublicationT", bound=LiveKitPublication)
 _background = Background()
 
 
+EXIT_PAUSE = 0.1
+"""Seconds that LiveKit's native threads have at exit, after its library was disposed, to come out of a callback."""
+
 _loaded = False
 """Whether LiveKit's client is imported, its native library mapped, and its log scrubbed. Stays true after a fork."""
 
@@ -80,6 +85,10 @@ def _begin() -> None:
     global _begun_in
     from livekit.rtc._ffi_client import FfiClient
 
+    if FfiClient._instance is None:
+        # Registered before LiveKit's own, and so run after it: a native thread that is inside a callback when the
+        # interpreter goes away aborts the process.
+        atexit.register(time.sleep, EXIT_PAUSE)
     client = FfiClient.instance
     if client._pid != os.getpid():
         raise UTDClosedError(
