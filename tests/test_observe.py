@@ -77,9 +77,7 @@ def test_a_final_state_absorbs_everything() -> None:
         for state, seen in sorted(cls.STALE)
     ],
 )
-def test_what_cannot_be_news_and_claims_to_be_is_a_contradiction(
-    cls: type[Machine], state: str, standing: str
-) -> None:
+def test_what_cannot_be_news_and_claims_to_be_is_a_contradiction(cls: type[Machine], state: str, standing: str) -> None:
     view, known = start(cls, state), Snapshot(5, state)
     assert fold(view, known, Snapshot(4, standing)) == known
     with pytest.raises(Contradiction, match="look at the engine again") as raised:
@@ -266,9 +264,7 @@ class Shipped(Call):
                 ended = self.over(me, self.see(me, party, n, s.history) if n else party, s.history)
                 self._same(view, request_over(view, known, heard), ended, s.history, me)
 
-    def _same(
-        self, view: Runner[Machine], known: Snapshot | None, party: Party, history: History, me: str
-    ) -> None:
+    def _same(self, view: Runner[Machine], known: Snapshot | None, party: Party, history: History, me: str) -> None:
         assert view.state == party.state
         assert view.is_final or known == self.snapshot(history, party.known, me)
         Shipped.compared += 1
