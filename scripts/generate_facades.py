@@ -18,6 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SESSIONS = ROOT / "utd_fsm" / "sessions"
 
+NARROWS = "  # pyright: ignore[reportIncompatibleVariableOverride]"
+"""Each public class has a core of its own class; pyright would have it invariant."""
+
 TIMEOUT_DOC = (
     "timeout: seconds; None for no limit. When it is over the {what} is cancelled and its outcome may be unknown."
 )
@@ -282,7 +285,8 @@ def constructor(target: Target) -> list[str]:
     return [
         f"    def __init__(self, {ast.unparse(bare)}) -> None:",
         quoted(doc, " " * 8),
-        f"        self._core = {target.core}({', '.join(passed)})",
+        f"        core = {target.core}({', '.join(passed)})",
+        "        self._core = core" + (NARROWS if target.extends else ""),
         "        self._core.publish_as(self)",
         "",
     ]
@@ -295,7 +299,7 @@ def facade_class(target: Target, flavour: Flavour) -> list[str]:
         f"class {target.name}({target.extends or flavour.facade}):",
         quoted(doc, "    "),
         "",
-        f"    _core: {target.core}",
+        f"    _core: {target.core}" + (NARROWS if target.extends else ""),
         "",
     ]
     if target.constructed:

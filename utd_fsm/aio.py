@@ -362,7 +362,7 @@ class UTDRoom(UTDSession):
     A context manager: leaving it disconnects and disposes. Any thread may use it.
     """
 
-    _core: RoomSession
+    _core: RoomSession  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, *, adaptive_stream: bool = False, dynacast: bool = False) -> None:
         """Nothing is connected yet. Any thread.
@@ -371,7 +371,8 @@ class UTDRoom(UTDSession):
             adaptive_stream: video that nobody watches is not sent here, and ``watch(size=…)`` picks the layer.
             dynacast: layers of our own video that nobody receives are not encoded.
         """
-        self._core = RoomSession(adaptive_stream=adaptive_stream, dynacast=dynacast, asynchronous=ASYNCHRONOUS)
+        core = RoomSession(adaptive_stream=adaptive_stream, dynacast=dynacast, asynchronous=ASYNCHRONOUS)
+        self._core = core  # pyright: ignore[reportIncompatibleVariableOverride]
         self._core.publish_as(self)
 
     async def connect(self, url: str, token: str, auto_subscribe: bool = True, *, timeout: float | None = 30.0) -> None:
@@ -453,7 +454,7 @@ class UTDCallSession(UTDSession):
     and leaves alone one that only rang.
     """
 
-    _core: CallSession
+    _core: CallSession  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def status(self) -> AsyncObservable[UTDCallStatus | None]:
@@ -681,9 +682,8 @@ class UTDStreamClient(AwaitableFacade):
         Raises:
             UTDInputError: an argument is wrong.
         """
-        self._core = ClientCore(
-            app_id, app_key, base_url=base_url, token_base_url=token_base_url, asynchronous=ASYNCHRONOUS
-        )
+        core = ClientCore(app_id, app_key, base_url=base_url, token_base_url=token_base_url, asynchronous=ASYNCHRONOUS)
+        self._core = core
         self._core.publish_as(self)
 
     @property

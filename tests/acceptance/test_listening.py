@@ -347,7 +347,8 @@ def test_what_cannot_be_a_recording(engine: LocalEngine, tmp_path: Path) -> None
         for bad in (tmp_path / "a.mp3", tmp_path / "nowhere" / "a.wav", 7):
             with pytest.raises(UTDInputError):
                 ann.record(bad, seconds=1)  # type: ignore[arg-type]
-        for wrong in ({"seconds": -1}, {"timeout": -1}, {"identity": ""}, {"seconds": True}):
+        wrongs: list[dict[str, Any]] = [{"seconds": -1}, {"timeout": -1}, {"identity": ""}, {"seconds": True}]
+        for wrong in wrongs:
             with pytest.raises(UTDInputError):
                 ann.record(tmp_path / "b.wav", **wrong)
         assert list(tmp_path.iterdir()) == []

@@ -185,11 +185,11 @@ class Sources:
             from utd_fsm.media.camera import Camera, default_view
             from utd_fsm.media.outgoing import Microphone
 
-            recipe = self._recipes.get(source)
+            recipe: Any = self._recipes.get(source)
             if recipe is None and source is _SCREEN:
                 raise UTDInputError("source: a screen needs one, for instance VideoFrames(…) of utd_fsm.media")
             if recipe is None and source is _CAMERA:
-                recipe = self._recipes[_CAMERA] = default_view()  # kept, so that the log says so once a session
+                self._recipes[_CAMERA] = recipe = default_view()  # kept, so that the log says so once a session
             media = Microphone(self._portal, recipe) if source is _MICROPHONE else Camera(self._portal, recipe)
             self._media[source] = media
             if self.starts_at_once or source in self._started:
