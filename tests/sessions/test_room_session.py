@@ -817,3 +817,23 @@ async def test_the_options_reach_the_room() -> None:
         await ann.connect(h.server.url, h.server.token("ann", ROOM), auto_subscribe=False)
         assert (seen[0].adaptive_stream, seen[0].dynacast) == (True, True)
         assert h.server.rooms[ROOM].seats["ann"].auto_subscribe is False
+
+
+async def test_wherever_a_connect_is_interrupted_nobody_is_left_in_the_room() -> None:
+    """Also in the very step in which it comes home: its caller is told that it was cancelled."""
+
+    def gone(made: House, session: RoomSession) -> bool:
+        room = made.server.rooms.get(ROOM)
+        return not session.connected.value and (room is None or not room.seats)
+
+    for steps in range(25):
+        async with house() as made:
+            session = made.session()
+            token = made.server.token("me", ROOM)
+            interrupted = asyncio.create_task(session.perform(session.connect, made.server.url, token))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            interrupted.cancel()
+            await asyncio.wait({interrupted})
+            if interrupted.cancelled():
+                await eventually(lambda session=session, made=made: gone(made, session))  # type: ignore[misc]

@@ -133,6 +133,11 @@ class RoomSession(BaseSession):
         who = validation.to(destination_identities, "destination_identities") or validation.to(to)
         await self._send_data(data, reliable, who, topic)
 
+    def lost(self, name: str, result: object) -> None:
+        """Whoever gave up a connect is told that it was cancelled: so it is, also when it came home just then."""
+        if name == "connect":
+            self._connection.leave_now()
+
     def describe(self) -> str:
         """For the repr."""
         me = self.local_participant
