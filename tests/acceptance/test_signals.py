@@ -41,10 +41,16 @@ def on_status(session: object, *, value: object, previous: object, seq: int, **e
     )
 
 
+# Connected at import, as the page shows it; heard only while these tests run, so that other files' sessions are let go.
+signals.call_status_changed.disconnect(on_status)
+
+
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
+    signals.call_status_changed.connect(on_status)
     yield
     signals.drain(WAIT)
+    signals.call_status_changed.disconnect(on_status)
     heard.clear()
 
 
