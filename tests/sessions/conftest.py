@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
 import pytest
 
 from utd_fsm.sessions.timing import Timing
+
+if TYPE_CHECKING:
+    from .call_world import World
 
 SHORT = Timing(
     attempt=0.2,
@@ -25,3 +31,13 @@ SHORT = Timing(
 @pytest.fixture
 def timing() -> Timing:
     return SHORT
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A call world of one's own, closed at the end."""
+    from .call_world import World
+
+    made = World()
+    yield made
+    await made.close()
