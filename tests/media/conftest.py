@@ -9,10 +9,17 @@ import pytest
 
 from tests.media.helpers import (
     Tasks,
+    forget_earlier_threads,
     pulling_threads,
     until,
 )
 from utd_fsm.media.outgoing import Microphone
+
+
+@pytest.fixture(autouse=True)
+def threads_of_this_test() -> None:
+    """Other files' threads are none of this test's business."""
+    forget_earlier_threads()
 
 
 @pytest.fixture

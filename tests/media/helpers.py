@@ -250,5 +250,18 @@ async def hear(mic: Microphone, publication: FakePublication, count: int) -> lis
     return frames
 
 
+_earlier: set[threading.Thread] = set()
+
+
+def forget_earlier_threads() -> None:
+    """What runs now is not this test's: an iterable of the application that blocks for ever keeps its daemon thread."""
+    _earlier.clear()
+    _earlier.update(threading.enumerate())
+
+
+def threads_called(name: str) -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == name and thread not in _earlier]
+
+
 def pulling_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "utd-fsm-mic"]
+    return threads_called("utd-fsm-mic")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.media.helpers import LONG, FakePublication, Tasks, until
+from tests.media.helpers import LONG, FakePublication, Tasks, threads_called, until
 from utd_fsm.errors import UTDClosedError, UTDInputError, UTDStateError
 from utd_fsm.media import TestPattern, VideoFeed, VideoFrames
 from utd_fsm.media.arrays import fitted
@@ -28,7 +27,7 @@ def plain(value: int, width: int = 64, height: int = 48) -> Pixels:
 
 
 def cam_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "utd-fsm-cam"]
+    return threads_called("utd-fsm-cam")
 
 
 # ------------------------------------------------------------------------------------------------------------- sources
