@@ -267,7 +267,8 @@ def test_fifty_open_and_close_cycles_leave_no_thread_and_no_descriptor() -> None
         lease.release()
 
     settled_by = time.monotonic() + 30
-    while any(thread.name.startswith("utd-fsm") for thread in threading.enumerate()):
+    ours = ("utd-fsm-loop", "utd-fsm-signals", "utd-fsm-rest")
+    while any(thread.name.startswith(ours) for thread in threading.enumerate()):
         assert time.monotonic() < settled_by  # what other tests used without a lease lingers for a second
         time.sleep(0.01)
     cycle(0)
