@@ -276,8 +276,10 @@ def test_fifty_open_and_close_cycles_leave_no_thread_and_no_descriptor() -> None
     for n in range(1, 51):
         cycle(n)
     # Not equal but no more: a thread that another test left to its fate may end meanwhile.
-    while (after := threads_and_descriptors()) > before and time.monotonic() < settled_by:
+    after = threads_and_descriptors()
+    while (after[0] > before[0] or after[1] > before[1]) and time.monotonic() < settled_by:
         time.sleep(0.01)  # a thread that has ended stands in /proc a moment longer
+        after = threads_and_descriptors()
     assert after[0] <= before[0]
     assert after[1] <= before[1]
     assert seen == list(range(51))
