@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from utd_fsm import validation
 from utd_fsm.media.arrays import checked_pixels, checked_sound
@@ -18,6 +19,60 @@ from utd_fsm.media.video_sources import VideoReader, VideoSource, check_fps, che
 
 if TYPE_CHECKING:
     from utd_fsm.room import Pixels, Samples
+
+
+P = TypeVar("P", contravariant=True)
+
+
+class _Reader(Protocol[P]):
+    def add(self, piece: P) -> int: ...
+    def finish(self) -> None: ...
+
+
+R = TypeVar("R", bound="_Reader[Any]")
+
+
+class _Fan(Generic[R]):
+    """The readers of one feed. What is pushed before anybody reads goes to one made in advance, for the first."""
+
+    def __init__(self, make: Callable[[], R]) -> None:
+        self._lock = threading.Lock()
+        self._make = make
+        self._readers: weakref.WeakSet[R] = weakref.WeakSet()
+        self._early: R | None = make()
+        self.closed = False
+        self.dropped = 0
+
+    def push(self, piece: Any, size: int) -> int:
+        """Give it to everybody; how much the fullest lost for it. All of its `size` when closed."""
+        with self._lock:
+            if self.closed:
+                self.dropped += size
+                return size
+            lost = [reader.add(piece) for reader in self._all()]
+            self.dropped += sum(lost)
+            return max(lost, default=0)
+
+    def close(self) -> None:
+        with self._lock:
+            self.closed = True
+            for reader in self._all():
+                reader.finish()
+
+    def open(self) -> R:
+        with self._lock:
+            reader, self._early = self._early or self._make(), None
+            if self.closed:
+                reader.finish()
+            self._readers.add(reader)
+            return reader
+
+    def leave(self, reader: R) -> None:
+        with self._lock:
+            self._readers.discard(reader)
+
+    def _all(self) -> list[R]:
+        return [self._early] if self._early else list(self._readers)
 
 
 class AudioFeed(AudioSource):
@@ -41,21 +96,17 @@ class AudioFeed(AudioSource):
         self.channels = check_channels(channels)
         length = validation.number(seconds, "seconds", least=0.02, most=3600, unit="s")
         self._capacity = round(length * self.sample_rate)
-        self._lock = threading.Lock()
-        self._readers: weakref.WeakSet[_FeedReader] = weakref.WeakSet()
-        self._early: _FeedReader | None = _FeedReader(self)
-        self._closed = False
-        self._dropped = 0
+        self._fan = _Fan(lambda: _FeedReader(self))
 
     @property
     def dropped(self) -> int:
         """Samples (a channel each) lost so far, in all readers together."""
-        return self._dropped
+        return self._fan.dropped
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._fan.closed
 
     def push(self, samples: object) -> int:
         """Send a piece of sound. Never blocks. Any thread; the array is copied.
@@ -71,32 +122,17 @@ class AudioFeed(AudioSource):
             UTDInputError: another dtype, shape or range.
         """
         piece = checked_sound(samples, self.channels, "samples")
-        with self._lock:
-            if self._closed:
-                self._dropped += len(piece)
-                return len(piece)
-            lost = [reader.add(piece) for reader in ([self._early] if self._early else list(self._readers))]
-            self._dropped += sum(lost)
-            return max(lost, default=0)
+        return self._fan.push(piece, len(piece))
 
     def close(self) -> None:
         """No more will come: readers finish what is queued, a `play` of it then returns. Idempotent. Any thread."""
-        with self._lock:
-            self._closed = True
-            for reader in [self._early] if self._early else list(self._readers):
-                reader.finish()
+        self._fan.close()
 
     def open(self) -> AudioReader:
-        with self._lock:
-            reader, self._early = self._early or _FeedReader(self), None
-            if self._closed:
-                reader.finish()
-            self._readers.add(reader)
-            return reader
+        return self._fan.open()
 
     def _leave(self, reader: _FeedReader) -> None:
-        with self._lock:
-            self._readers.discard(reader)
+        self._fan.leave(reader)
 
     def __repr__(self) -> str:
         return f"AudioFeed({self.sample_rate}, {self.channels})"
@@ -169,21 +205,17 @@ class VideoFeed(VideoSource):
     def __init__(self, width: int, height: int, fps: float = 15) -> None:
         self.width, self.height = check_size(width, height)
         self.fps = check_fps(fps)
-        self._lock = threading.Lock()
-        self._readers: weakref.WeakSet[_VideoFeedReader] = weakref.WeakSet()
-        self._early: _VideoFeedReader | None = _VideoFeedReader(self)
-        self._closed = False
-        self._dropped = 0
+        self._fan = _Fan(lambda: _VideoFeedReader(self))
 
     @property
     def dropped(self) -> int:
         """Pictures replaced by a newer one before they were sent, in all readers together."""
-        return self._dropped
+        return self._fan.dropped
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._fan.closed
 
     def push(self, pixels: object) -> int:
         """Send a picture. Never blocks. Any thread; the array is copied.
@@ -198,32 +230,17 @@ class VideoFeed(VideoSource):
             UTDInputError: another dtype or shape.
         """
         picture = checked_pixels(pixels, "pixels", size=(self.width, self.height))
-        with self._lock:
-            if self._closed:
-                self._dropped += 1
-                return 1
-            lost = [reader.add(picture) for reader in ([self._early] if self._early else list(self._readers))]
-            self._dropped += sum(lost)
-            return max(lost, default=0)
+        return self._fan.push(picture, 1)
 
     def close(self) -> None:
         """No more will come; the last picture stays. Idempotent. Any thread."""
-        with self._lock:
-            self._closed = True
-            for reader in [self._early] if self._early else list(self._readers):
-                reader.finish()
+        self._fan.close()
 
     def open(self) -> VideoReader:
-        with self._lock:
-            reader, self._early = self._early or _VideoFeedReader(self), None
-            if self._closed:
-                reader.finish()
-            self._readers.add(reader)
-            return reader
+        return self._fan.open()
 
     def _leave(self, reader: _VideoFeedReader) -> None:
-        with self._lock:
-            self._readers.discard(reader)
+        self._fan.leave(reader)
 
     def __repr__(self) -> str:
         return f"VideoFeed({self.width}, {self.height}, fps={self.fps:g})"
