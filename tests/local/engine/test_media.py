@@ -15,7 +15,7 @@ import pytest
 from livekit import api, rtc
 from livekit.protocol import models
 
-from tests.media_servers import KINDS, Kind, MediaServers, livekit_server
+from tests.media_servers import KINDS, Kind, MediaServers
 from utd_fsm import wire
 from utd_fsm.testing import LocalEngine, local_engine
 
@@ -28,8 +28,7 @@ GRACE = 5.0
 def on(kind: Kind, grace: float) -> LocalEngine:
     """An engine on this kind of media server; a missing livekit-server is a visible skip."""
     MediaServers.require(kind)
-    binary = livekit_server() if kind == "livekit-server" else None
-    return local_engine(kind, livekit_binary=binary, party_grace=grace, reconcile_every=1)
+    return local_engine(kind, party_grace=grace, reconcile_every=1)
 
 
 @pytest.fixture(scope="module", params=KINDS)
