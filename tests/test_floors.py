@@ -18,7 +18,9 @@ FLOORS: dict[str, int] = {
     # 1: what the wire says, as values
     "errors": 1,
     "models": 1,
+    "room_models": 1,
     "wire": 1,
+    "room_wire": 1,
     "scrub": 1,
     "validation": 1,
     "device": 1,
@@ -41,6 +43,7 @@ FLOORS: dict[str, int] = {
     "credentials": 4,
     "engine_requests": 4,
     "engine_api": 4,
+    "engine_rooms": 4,
     "engine_socket": 4,
     "call_feed": 4,
     "call_watch": 4,
