@@ -404,7 +404,7 @@ class SessionCore(SessionHooks):
             case DataReceived():
                 self._data(event)
             case TextReceived():
-                self._emit(signals.chat_received, message=route_text(event))
+                self._chat(route_text(event))
             case RoomMetadataChanged(metadata):
                 self._on_room_metadata(metadata)
             case LocalMetadataChanged(metadata):
@@ -420,7 +420,7 @@ class SessionCore(SessionHooks):
         if not self.ENGINE:
             # The application's, whatever it looks like; a chat message is told as one beside that.
             if isinstance(what, UTDChatMessage):
-                self._emit(signals.chat_received, message=what)
+                self._chat(what)
             what = Own()
         match what:
             case Hint(kind, content, identity):
@@ -428,7 +428,7 @@ class SessionCore(SessionHooks):
             case Forged(kind):
                 _log.info("dropped: a participant sent a message of the engine's type %.40r", kind)
             case UTDChatMessage():
-                self._emit(signals.chat_received, message=what)
+                self._chat(what)
             case _:
                 self._emit(
                     signals.data_received,
@@ -437,6 +437,10 @@ class SessionCore(SessionHooks):
                     topic=event.topic,
                     reliable=event.reliable,
                 )
+
+    def _chat(self, message: UTDChatMessage) -> None:
+        if self._lets_through(message):
+            self._emit(signals.chat_received, message=message)
 
     def _read_others(self) -> None:
         room = self._connection.room

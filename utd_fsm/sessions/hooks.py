@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from utd_fsm.errors import UTDStreamException
     from utd_fsm.machines.base import Step
-    from utd_fsm.models import UTDParticipant, UTDTrackSource
+    from utd_fsm.models import UTDChatMessage, UTDParticipant, UTDTrackSource
     from utd_fsm.room import LeaveReason
     from utd_fsm.sessions.connection import TicketReason
 
@@ -56,6 +56,10 @@ class SessionHooks:
 
     def _on_hint(self, kind: str, content: Mapping[str, Any], identity: str | None) -> None:
         """An engine message: at most a reason to look. ``identity`` is None unless a participant may send it."""
+
+    def _lets_through(self, message: UTDChatMessage) -> bool:
+        """Whether a chat message is told: not while the chat is locked, for instance."""
+        return True
 
     def _on_track_subscribed(self, source: UTDTrackSource) -> None:
         """Somebody subscribed to a track of ours."""
