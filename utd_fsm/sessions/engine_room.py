@@ -182,9 +182,7 @@ class EngineRoomSession(BaseSession):
             return
         telling = self._portal.spawn(self._told(tell), name="utd-fsm-farewell")
         await self._leave_room()
-        await asyncio.wait(
-            {asyncio.wrap_future(telling) if not asyncio.isfuture(telling) else telling}, timeout=GOODBYE
-        )
+        await asyncio.wait({telling}, timeout=GOODBYE)
 
     async def _told(self, tell: Any) -> None:
         try:
@@ -346,7 +344,7 @@ class EngineRoomSession(BaseSession):
         self._must_be_in(event)
         if not room_wire.is_moderator(self._role):
             raise UTDPermissionError(
-                f"{event}: only the host and admins may; the role here is {self._role or 'none'}; the host can promote()"
+                f"{event}: only the host and admins may; not {self._role or 'none'}; the host can promote()"
             )
         if target is not None and not self.is_host and self.roles.value.get(target) is UTDRole.HOST:
             raise UTDPermissionError(f"{event}: an admin cannot act on the host; only on others")
