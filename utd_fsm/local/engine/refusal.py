@@ -5,6 +5,7 @@ Imports nothing but the wire. Rules raise it; one handler in `app` turns it into
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from utd_fsm import wire
@@ -19,18 +20,21 @@ class Refused(Exception):
         code: for programs.
         state: the call's state, where a call refused.
         retry_after: whole seconds, with a 429.
+        details: further fields of the answer, for programs.
     """
 
     def __init__(
-        self, status: int, message: str, code: str, *, state: str | None = None, retry_after: int | None = None
-    ) -> None:
+        self, status: int, message: str, code: str, *, state: str | None = None, retry_after: int | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.state = state
         self.retry_after = retry_after
+        self.details = dict(details or {})
 
     def body(self) -> dict[str, Any]:
         """The answer's content."""
-        return wire.refusal_json(self.message, code=self.code, status=self.state)
+        return {**self.details, **wire.refusal_json(self.message, code=self.code, status=self.state)}

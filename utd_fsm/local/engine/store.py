@@ -59,6 +59,21 @@ CREATE TABLE IF NOT EXISTS webhooks (
     attempt INTEGER NOT NULL, due REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS rooms (name TEXT PRIMARY KEY, type TEXT NOT NULL, owner TEXT) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS rooms_of_owner ON rooms (owner);
+CREATE TABLE IF NOT EXISTS room_states (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS room_people (
+    room TEXT NOT NULL, identity TEXT NOT NULL, name TEXT, attributes TEXT NOT NULL, PRIMARY KEY (room, identity)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS room_people_by_identity ON room_people (identity);
+CREATE TABLE IF NOT EXISTS occupants (
+    room TEXT NOT NULL, identity TEXT NOT NULL, sid TEXT NOT NULL, joined_at REAL NOT NULL, dropped_at REAL,
+    PRIMARY KEY (room, identity)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bans (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, identity TEXT NOT NULL, name TEXT, attributes TEXT NOT NULL, room TEXT,
+    reason TEXT, banned_at TEXT NOT NULL, expires_at TEXT
+);
+CREATE INDEX IF NOT EXISTS bans_of_identity ON bans (identity);
 """
 
 OPEN: Final = tuple(status.value for status in UTDCallStatus if not status.is_terminal)
@@ -84,6 +99,19 @@ class Party:
     """One party's place in a call's room, as LiveKit last told."""
 
     call_id: str
+    identity: str
+    sid: str
+    joined_at: float
+    """Epoch seconds, LiveKit's clock."""
+    dropped_at: float | None
+    """Epoch seconds, ours; None while it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """One person's place in the media room of a stream or an audio room, as LiveKit last told."""
+
+    room: str
     identity: str
     sid: str
     joined_at: float
@@ -321,3 +349,25 @@ class Store:
         row = self._row("SELECT type, owner FROM rooms WHERE name = ?", name)
         assert row is not None
         return row["type"], row["owner"]
+
+    # --- who is in their media rooms
+
+    def occupants(self, room: str) -> dict[str, Occupant]:
+        """Who is in this media room, or dropped and may come back, by identity."""
+        rows = self._rows("SELECT * FROM occupants WHERE room = ? ORDER BY joined_at, identity", room)
+        return {row["identity"]: Occupant(*row) for row in rows}
+
+    def occupied(self) -> list[str]:
+        """The names of all rooms that somebody is in, or dropped from and may come back to."""
+        return [str(row[0]) for row in self._rows("SELECT DISTINCT room FROM occupants")]
+
+    def set_occupant(self, occupant: Occupant) -> None:
+        """Write one person's place."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO occupants VALUES (?, ?, ?, ?, ?)",
+            (occupant.room, occupant.identity, occupant.sid, occupant.joined_at, occupant.dropped_at),
+        )
+
+    def drop_occupant(self, room: str, identity: str) -> None:
+        """Somebody is gone for good."""
+        self._db.execute("DELETE FROM occupants WHERE room = ? AND identity = ?", (room, identity))
