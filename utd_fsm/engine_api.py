@@ -7,17 +7,18 @@ again only where that is safe (`engine_requests`). No token appears in an error,
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any, Final, NoReturn
-from uuid import UUID, uuid4, uuid5
+from uuid import uuid4
 
 from . import validation, wire
 from .credentials import Credentials
 from .device import device_facts
-from .engine_requests import Ask, EngineRequests
+from .engine_requests import DEFAULT_BUDGET, Ask, EngineRequests, ordered_key, present
+from .engine_rooms import RoomApi
 from .errors import UTDConflictError, UTDEngineError, UTDInputError, UTDStreamException
 from .http_pool import HttpPool
 from .models import (
@@ -25,6 +26,7 @@ from .models import (
     UTDCallPage,
     UTDCallStatus,
     UTDCallTicket,
+    UTDRole,
     UTDSessionInfo,
     UTDStreamType,
     UTDTokenResponse,
@@ -34,8 +36,6 @@ __all__ = ["Credentials", "EngineApi"]
 
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 8.0
-_ORDERED: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}:[0-9]{1,15}", re.IGNORECASE)
-_KEYS: Final = UUID("5b1c1a52-6d0c-4c8e-9c5e-0d6a6d0f7a11")
 _BUSY_CODES: Final = (None, wire.CALLEE_BUSY)
 
 
@@ -85,6 +85,8 @@ class EngineApi:
             },
             HttpPool(connect_timeout=connect_timeout, read_timeout=read_timeout),
         )
+        self.rooms = RoomApi(self._requests, self.base_url)
+        """The routes of live streams and audio rooms."""
 
     def __repr__(self) -> str:
         return f"EngineApi(app_id={self.app_id!r}, base_url={self.base_url!r})"
@@ -121,9 +123,12 @@ class EngineApi:
         identity = validation.identity(identity)
         name = validation.optional_name(name)
         device = self.device_id if device_id is None else validation.device_id(device_id)
-        body = {"identity": identity, "name": name, "device_id": device, "os": device_facts().os or None}
-        mint = partial(self._mint, _present(body))
+        mint = self._mint_for(identity, name, device)
         return Credentials(identity, name=name, device_id=device, info=mint(deadline), mint=mint)
+
+    def _mint_for(self, identity: str, name: str | None, device: str) -> Callable[[float | None], UTDSessionInfo]:
+        body = {"identity": identity, "name": name, "device_id": device, "os": device_facts().os or None}
+        return partial(self._mint, present(body))
 
     def _mint(self, body: Mapping[str, Any], deadline: float | None) -> UTDSessionInfo:
         ask = Ask("POST", self.token_base_url, wire.AUTH_SESSION, body=body, applies=False)
@@ -153,26 +158,80 @@ class EngineApi:
             who: an identity, or credentials, whose name and device are then sent.
             role: what is asked for; the engine grants no more than the room allows.
             seat_count, seat_mode, host_seat, mode_id: seed an audio room's seats (hosts only).
+
+        Raises:
+            UTDForbiddenError: banned (``is_banned``; ``details`` tells until when); or the room is not open to `who`.
         """
         signed_in = who if isinstance(who, Credentials) else None
         body = {
             "identity": signed_in.identity if signed_in else validation.identity(who),
             "room_name": validation.room_name(room_name),
             "type": validation.stream_type(type).value,
-            "role": role,
+            "role": validation.role(role).value,
             "name": validation.optional_name(name) or (signed_in.name if signed_in else None),
             "image": image,
-            "room_owner_id": room_owner_id,
+            "room_owner_id": None if room_owner_id is None else validation.identity(room_owner_id, "room_owner_id"),
             "metadata": dict(validation.metadata(metadata)) or None,
             "seat_count": validation.optional_integer(seat_count, "seat_count", least=1, most=100),
-            "seat_mode": seat_mode,
-            "host_seat": host_seat,
-            "mode_id": mode_id,
+            "seat_mode": None if seat_mode is None else validation.seat_mode(seat_mode).value,
+            "host_seat": None if host_seat is None else validation.seat_index(host_seat, "host_seat"),
+            "mode_id": validation.mode_id(mode_id),
             "device_id": device_id or (signed_in.device_id if signed_in else self.device_id),
             **device_facts().fields(),
         }
-        ask = Ask("POST", self.token_base_url, wire.TOKEN, body=_present(body))
+        ask = Ask("POST", self.token_base_url, wire.TOKEN, body=present(body))
         return wire.read_token(self._requests.perform(ask, deadline=deadline), ask.route)
+
+    def enter_room(
+        self,
+        identity: str,
+        room_name: str,
+        type: UTDStreamType | str,
+        *,
+        as_host: bool = False,
+        name: str | None = None,
+        device_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        seat_count: int | None = None,
+        seat_mode: str | None = None,
+        deadline: float | None = None,
+    ) -> tuple[Credentials, UTDTokenResponse]:
+        """Sign in and get a way into a room, in one request (``POST /token``).
+
+        The bearer that the answer brings becomes the credentials'; one that the engine refuses later is minted again
+        by ``POST /auth/session``, as any other. An engine that brings none is asked for one, by a second request.
+
+        Args:
+            as_host: whether to be the room's owner and host; whoever else claims it becomes audience.
+            seat_count, seat_mode: seed an audio room's seats (hosts only).
+
+        Raises:
+            UTDForbiddenError: banned (``is_banned``; ``details`` tells until when).
+        """
+        identity = validation.identity(identity)
+        name = validation.optional_name(name)
+        device = self.device_id if device_id is None else validation.device_id(device_id)
+        until = time.monotonic() + (DEFAULT_BUDGET if deadline is None else deadline)
+        way_in = self.room_token(
+            identity,
+            room_name,
+            type,
+            UTDRole.HOST if as_host else UTDRole.AUDIENCE,
+            name=name,
+            room_owner_id=identity if as_host else None,
+            metadata=metadata,
+            seat_count=seat_count,
+            seat_mode=seat_mode,
+            device_id=device,
+            deadline=deadline,
+        )
+        if way_in.user_token is None:
+            left = max(until - time.monotonic(), 0.0)
+            return self.authenticate(identity, name=name, device_id=device, deadline=left), way_in
+        info = UTDSessionInfo(way_in.user_token, ws_url=way_in.ws_url)
+        return Credentials(
+            identity, name=name, device_id=device, info=info, mint=self._mint_for(identity, name, device)
+        ), way_in
 
     # --- calls
 
@@ -284,12 +343,12 @@ class EngineApi:
         Args:
             key: an idempotency key; the look then seals what was sent under lower ones (machines, law 5).
         """
-        ask = Ask("GET", self.base_url, wire.CALL, id=call_id, key=_key(key), credentials=cred, applies=False)
+        ask = Ask("GET", self.base_url, wire.CALL, id=call_id, key=ordered_key(key), credentials=cred, applies=False)
         return _about(call_id, wire.read_call(self._requests.perform(ask, deadline=deadline), ask.route), ask)
 
     def call_by_key(self, cred: Credentials, key: str, *, deadline: float | None = None) -> UTDCall | None:
         """The call that a create with this key made (``GET /calls?key=``); None if it made none and never will."""
-        ask = Ask("GET", self.base_url, wire.CALLS, query={"key": _key(key)}, credentials=cred, applies=False)
+        ask = Ask("GET", self.base_url, wire.CALLS, query={"key": ordered_key(key)}, credentials=cred, applies=False)
         try:
             page = wire.read_call_page(self._requests.perform(ask, deadline=deadline), ask.route)
         except UTDEngineError as error:
@@ -348,8 +407,8 @@ class EngineApi:
             self.base_url,
             template,
             id=call_id,
-            body=_present(body),
-            key=_key(key),
+            body=present(body),
+            key=ordered_key(key),
             credentials=cred,
             applies=applies,
         )
@@ -389,17 +448,6 @@ def _about(call_id: str, record: UTDCall, ask: Ask) -> UTDCall:
 
 def _another(ask: Ask) -> NoReturn:
     wire.malformed(ask.route, "call_id", "another call than was asked for")
-
-
-def _present(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if value is not None}
-
-
-def _key(key: str | None) -> str | None:
-    """A key as it travels: ``<uuid>:<n>``. An application's own becomes one, always the same."""
-    if key is None or _ORDERED.fullmatch(validation.idempotency_key(key)):
-        return key
-    return f"{uuid5(_KEYS, key)}:0"
 
 
 def _moment(value: datetime | date | str | None, what: str) -> str | None:

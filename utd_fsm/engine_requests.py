@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import random
+import re
 import threading
 import time
 import weakref
@@ -24,8 +25,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
+from uuid import UUID, uuid5
 
-from . import wire
+from . import validation, wire
 from .errors import (
     UTDClosedError,
     UTDConnectionError,
@@ -53,6 +55,9 @@ LONGEST_PAUSE: Final = 5.0
 """Seconds of a 429's ``Retry-After`` that are waited out unseen."""
 _BACKOFF_FIRST: Final = 0.2
 _BACKOFF_MOST: Final = 4.0
+_PLACE: Final = re.compile(r"\{(room|id|index)\}")
+_ORDERED: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}:[0-9]{1,15}", re.IGNORECASE)
+_KEYS: Final = UUID("5b1c1a52-6d0c-4c8e-9c5e-0d6a6d0f7a11")
 _OVERLOADED: Final = frozenset({429, 502, 503, 504})
 _NOT_APPLIED: Final = frozenset({429})
 
@@ -65,8 +70,10 @@ class Ask:
     base: str
     """Root of the host."""
     template: str
-    """The route as `wire` spells it, with ``{id}``."""
+    """The route as `wire` and `room_wire` spell it, with ``{room}``, ``{id}`` and ``{index}``."""
     id: str | None = None
+    room: str | None = None
+    index: int | None = None
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     key: str | None = None
@@ -76,34 +83,57 @@ class Ask:
     """Whether it may be sent again after it was lost."""
     applies: bool = True
     """Whether it changes something at the engine that a caller must learn of."""
+    bare: bool = False
+    """Whether a success without a body is an answer, too; it is then read as ``{}``."""
 
     @property
     def route(self) -> str:
-        """For messages: ``POST /calls/:id/accept``. Holds no id and no query."""
-        return f"{self.method} {self.template.replace('{id}', ':id')}"
+        """For messages: ``POST /calls/:id/accept``. Holds no id, no room and no query."""
+        return f"{self.method} {self.template.replace('{', ':').replace('}', '')}"
 
     def url(self) -> str:
         """The whole URL.
 
         Raises:
-            UTDInputError: the id would lead to another route.
+            UTDInputError: the id or the room would lead to another route.
         """
-        path = self.template
-        if "{id}" in path:
-            path = path.replace("{id}", segment(self.id or ""))
+        index = "" if self.index is None else str(self.index)
+        places = {"id": ("id", self.id), "room": ("room_name", self.room), "index": ("index", index)}
+
+        def part(place: re.Match[str]) -> str:
+            what, value = places[place[1]]
+            return segment(value or "", what)
+
+        path = _PLACE.sub(part, self.template)
         query = {name: value for name, value in self.query.items() if value is not None}
         return f"{self.base}{wire.PREFIX}{path}" + (f"?{urlencode(query)}" if query else "")
 
 
-def segment(value: str) -> str:
+def segment(value: str, what: str = "id") -> str:
     """One part of a path, encoded. Refuses what would lead elsewhere, or cannot be encoded."""
     try:
         encoded = quote(value, safe="")
     except UnicodeEncodeError:
         encoded = ""
     if encoded in ("", ".", ".."):
-        raise UTDInputError("call_id: empty, '.', '..' or not Unicode; allowed: the id the engine gave")
+        raise UTDInputError(f"{what}: empty, '.', '..' or not Unicode; allowed: what the engine gave")
     return encoded
+
+
+def present(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body without what has no value."""
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def ordered_key(key: str | None) -> str | None:
+    """An idempotency key as it travels: ``<uuid>:<n>``. An application's own becomes one, always the same.
+
+    Raises:
+        UTDInputError: it cannot stand in a header.
+    """
+    if key is None or _ORDERED.fullmatch(validation.idempotency_key(key)):
+        return key
+    return f"{uuid5(_KEYS, key)}:0"
 
 
 class EngineRequests:
@@ -163,6 +193,8 @@ class EngineRequests:
         if not 200 <= result.status < 300:
             refused = refusal(result, ask.route)
             raise _undecided(refused, ask) if attempt.lost and result.status in _NOT_APPLIED else refused
+        if ask.bare and not result.body.strip():
+            return {}
         try:
             return result.json()
         except ValueError as error:

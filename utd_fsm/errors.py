@@ -8,7 +8,7 @@
     ├─ UTDPermissionError   (PermissionError)  the engine has not granted it
     ├─ UTDTimeoutError      (TimeoutError)     .outcome_known tells whether the engine may have applied it
     ├─ UTDConnectionError   (ConnectionError)  engine or media not reachable, or lost
-    ├─ UTDEngineError                          the engine refused: status_code, code, retry_after
+    ├─ UTDEngineError                          the engine refused: status_code, code, retry_after, details
     │  ├─ UTDConflictError  (UTDStateError)       409: somebody was faster, or the state does not allow it
     │  └─ UTDForbiddenError (UTDPermissionError)  403: banned, forbidden, or the feature is off
     ├─ UTDProtocolError                        the engine's answer is malformed: .route .field
@@ -24,7 +24,8 @@ This module imports nothing of the package.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -164,6 +165,7 @@ class UTDEngineError(UTDStreamException):
 
     retry_after: float | None
     """Seconds the engine asked to wait (``Retry-After``); None where it did not say."""
+    _details: dict[str, Any]
 
     def __init__(
         self,
@@ -172,9 +174,20 @@ class UTDEngineError(UTDStreamException):
         code: str | None = None,
         *,
         retry_after: float | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message, status_code, code)
         self.retry_after = retry_after
+        self._details = dict(details or ())
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What else the refusal said, beside its message and code: of a ban ``reason``, ``expires_at``, ``room_name``.
+
+        Read-only and small: texts, numbers, booleans and None, none of them a secret. Empty where it said nothing more.
+        """
+        # Kept as a dict, because a proxy does not pickle.
+        return MappingProxyType(self._details)
 
 
 class UTDConflictError(UTDEngineError, UTDStateError):
@@ -187,12 +200,14 @@ class UTDConflictError(UTDEngineError, UTDStateError):
         code: str | None = None,
         *,
         retry_after: float | None = None,
+        details: Mapping[str, Any] | None = None,
         state: str | None = None,
         event: str | None = None,
         allowed: Iterable[str] = (),
     ) -> None:
         UTDStateError.__init__(self, message, status_code, code, state=state, event=event, allowed=allowed)
         self.retry_after = retry_after
+        self._details = dict(details or ())
 
 
 class UTDForbiddenError(UTDEngineError, UTDPermissionError):

@@ -11,10 +11,13 @@ from typing import Any, Final
 from . import wire
 from .errors import UTDConflictError, UTDEngineError, UTDForbiddenError, UTDProtocolError, UTDStreamException
 from .http_pool import Answer, status_name
-from .scrub import foreign
+from .scrub import foreign, scrub
 
 _LONGEST_WAIT: Final = 7 * 86400.0
 """Seconds; an engine that asks for more says nothing that anybody could act on."""
+
+_MOST_DETAILS: Final = 16
+_LARGEST: Final = 2**63
 
 
 def refusal(answer: Answer, route: str) -> UTDStreamException:
@@ -27,16 +30,33 @@ def refusal(answer: Answer, route: str) -> UTDStreamException:
     """
     if answer.status < 400:
         return _misplaced(answer, route)
-    words, code, state = wire.read_refusal(_content(answer))
+    content = _content(answer)
+    words, code, state = wire.read_refusal(content)
     words = foreign(words)
     code = foreign(code, 80) if code else None
     text = f"{words or status_name(answer.status)} (the engine refused {route} with {answer.status})"
-    wait = retry_after(answer.headers)
+    wait, more = retry_after(answer.headers), _details(content)
     if answer.status == 409:
-        return UTDConflictError(text, 409, code, retry_after=wait, state=foreign(state, 80) if state else None)
+        state = foreign(state, 80) if state else None
+        return UTDConflictError(text, 409, code, retry_after=wait, details=more, state=state)
     if answer.status == 403:
-        return UTDForbiddenError(text, 403, code, retry_after=wait)
-    return UTDEngineError(text, answer.status, code, retry_after=wait)
+        return UTDForbiddenError(text, 403, code, retry_after=wait, details=more)
+    return UTDEngineError(text, answer.status, code, retry_after=wait, details=more)
+
+
+def _details(content: object) -> dict[str, Any]:
+    """What else was said, fit to be shown and pickled: few, short, and nothing that is called like a secret."""
+    kept: dict[str, Any] = {}
+    for name, value in wire.refusal_details(content).items():
+        if len(kept) == _MOST_DETAILS:
+            break
+        if len(name) > 40 or not name.isidentifier() or scrub(f"{name}=x") != f"{name}=x":
+            continue
+        if isinstance(value, str):
+            kept[name] = foreign(value, 500)
+        elif value is None or -_LARGEST < value < _LARGEST:  # no NaN, no infinity, nothing that takes long to print
+            kept[name] = value
+    return kept
 
 
 def _misplaced(answer: Answer, route: str) -> UTDProtocolError:

@@ -11,16 +11,19 @@ import json
 import math
 import numbers
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from .errors import UTDInputError
-from .models import NOTHING, ReadOnlyDict, UTDCall, UTDStreamType, UTDWebhook
+from .models import NOTHING, ReadOnlyDict, UTDCall, UTDRole, UTDSeatMode, UTDStreamType, UTDWebhook
+from .room_models import UTDInvitation, UTDSpeakerRequest
+from .room_wire import MAX_SEATS
 from .wire import MAX_IDENTITY, MAX_NAME, MAX_ROOM_NAME, TYPE_ALIASES
 
 E = TypeVar("E", bound=StrEnum)
+T = TypeVar("T")
 
 MAX_DATA: Final = 60 * 1024
 """Bytes of one data message: LiveKit carries no more in one reliable packet."""
@@ -30,6 +33,12 @@ MAX_RECIPIENTS: Final = 1000
 MAX_SECONDS: Final = 1e9
 """The longest wait that every operating system's clocks take; longer is ``None``."""
 MAX_KEY: Final = 200
+MAX_REASON: Final = 500
+MAX_MODE_ID: Final = 100
+MAX_BAN: Final = 10 * 365 * 86400
+"""Seconds of a ban that ends, ten years; longer is for good (ours)."""
+MAX_ID: Final = 2**53 - 1
+"""The largest whole number that every JSON reader keeps as it is."""
 
 # Control characters, line and paragraph separators, and halves of surrogate pairs (no UTF-8 for those).
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -213,6 +222,74 @@ def call_type(value: object, what: str = "type") -> UTDStreamType:
     if not checked.is_call:
         _refuse(what, repr(checked.value), "'audio_call' or 'video_call'")
     return checked
+
+
+def optional(check: Callable[[object, str], T], value: object, what: str) -> T | None:
+    """None, or what `check` takes."""
+    return None if value is None else check(value, what)
+
+
+def role(value: object, what: str = "role") -> UTDRole:
+    """A `UTDRole` or its wire value."""
+    return enum(UTDRole, value, what)
+
+
+def seat_mode(value: object, what: str = "seat_mode") -> UTDSeatMode:
+    """A `UTDSeatMode` or its wire value."""
+    return enum(UTDSeatMode, value, what)
+
+
+def seat_index(value: object, what: str = "index") -> int:
+    """A seat's index: 0 (the host's) to 99."""
+    return integer(value, what, least=0, most=MAX_SEATS - 1)
+
+
+def seat_count(value: object, what: str = "seat_count") -> int:
+    """How many seats a room has: 1 to 100."""
+    return integer(value, what, least=1, most=MAX_SEATS)
+
+
+def mode_id(value: object, what: str = "mode_id") -> int | str | None:
+    """The application's own name for an arrangement of seats: None, a whole number, or up to 100 characters."""
+    allowed = f"None, a whole number from 0, or 1 to {MAX_MODE_ID} characters, no control characters"
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return text(value, what, longest=MAX_MODE_ID, allowed=allowed)
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        _refuse(what, _kind(value), allowed)
+    return integer(value, what, least=0, most=MAX_ID)
+
+
+def request_id(value: object, what: str = "request_id") -> int:
+    """A speaker request's id: a whole number from 1, also given as the `UTDSpeakerRequest`."""
+    return _id(value, what, UTDSpeakerRequest)
+
+
+def invitation_id(value: object, what: str = "invitation_id") -> int:
+    """An invitation's id: a whole number from 1, also given as the `UTDInvitation`."""
+    return _id(value, what, UTDInvitation)
+
+
+def _id(value: object, what: str, kind: type[UTDSpeakerRequest | UTDInvitation]) -> int:
+    if isinstance(value, kind):
+        value = value.id
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        _refuse(what, _kind(value), f"a whole number from 1, or a {kind.__name__}")
+    return integer(value, what, least=1, most=MAX_ID)
+
+
+def reason(value: object, what: str = "reason") -> str | None:
+    """Why somebody is banned, up to 500 characters; None and "" both mean that none is given."""
+    if value is None or value == "":
+        return None
+    allowed = f"None, or up to {MAX_REASON} characters, no control characters"
+    return text(value, what, longest=MAX_REASON, allowed=allowed)
+
+
+def ban_duration(value: object, what: str = "duration") -> int | None:
+    """How long a ban lasts: 1 second to ten years, fractions rounded up; None for good."""
+    return None if value is None else math.ceil(number(value, what, least=1, most=MAX_BAN, unit="seconds"))
 
 
 def data(value: object, what: str = "data") -> bytes:

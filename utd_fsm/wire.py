@@ -337,7 +337,7 @@ def read_token(data: object, route: str = f"POST {TOKEN}") -> UTDTokenResponse:
         token=r.text("token"),
         url=r.text("url"),
         room_name=r.text("room_name"),
-        user_token=r.text_or_none("user_token"),
+        user_token=r.token("user_token") if r.text_or_none("user_token") else None,
         ws_url=r.text_or_none("ws_url"),
     )
 
@@ -396,6 +396,20 @@ def read_refusal(data: object) -> tuple[str, str | None, str | None]:
             break
     code, state = data.get("code"), data.get("status")
     return text, code if isinstance(code, str) else None, state if isinstance(state, str) else None
+
+
+def refusal_details(data: object) -> Mapping[str, Any]:
+    """What else an error answer says, beside message and code: texts, numbers, booleans and None, as they are."""
+    if not isinstance(data, Mapping):
+        return ReadOnlyDict()
+    known = ("message", "error", "detail", "code")
+    return ReadOnlyDict(
+        {
+            name: value
+            for name, value in data.items()
+            if name not in known and (value is None or isinstance(value, (str, int, float)))
+        }
+    )
 
 
 def refusal_json(message: str, *, code: str | None = None, status: str | None = None) -> dict[str, Any]:
