@@ -71,7 +71,7 @@ class UTDStreamException(Exception):
     @property
     def is_banned(self) -> bool:
         """A 403 that says so. A 403 is a ban only when it says so (wire contract, conventions)."""
-        return self.status_code == 403 and "banned" in self.message.lower()
+        return self.status_code == 403 and (self.code == "banned" or "banned" in self.message.lower())
 
     @property
     def is_forbidden(self) -> bool:

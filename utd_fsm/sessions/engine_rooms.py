@@ -40,29 +40,40 @@ class EngineRoom:
         api: the engine.
         credentials: as whom.
         room_name: the room.
+        type: ``live_stream`` or ``audio_room``.
+        metadata: what every `way_in` tells of oneself, as `EngineApi.room_token` takes it.
     """
 
-    def __init__(self, portal: Portal, api: EngineApi, credentials: Credentials, room_name: str) -> None:
+    def __init__(
+        self,
+        portal: Portal,
+        api: EngineApi,
+        credentials: Credentials,
+        room_name: str,
+        type: UTDStreamType,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         self._portal = portal
         self._api = api
         self._rooms = api.rooms
         self._credentials = credentials
-        self.room_name = room_name
+        self._metadata = metadata
+        self.name = room_name
+        self.type = type
         self.identity = credentials.identity
 
     async def _look(self, method: Callable[..., T], *args: Any, **more: Any) -> T:
         return await self._portal.in_thread(partial(method, self._credentials, *args, deadline=REST, **more))
 
     async def _wish(self, method: Callable[..., T], *args: Any, **more: Any) -> T:
-        request = partial(method, self._credentials, self.room_name, *args, deadline=WISH, **more)
+        request = partial(method, self._credentials, self.name, *args, deadline=WISH, **more)
         return await self._portal.in_thread(request)
 
     async def way_in(
         self,
-        type: UTDStreamType,
         *,
         as_host: bool = False,
-        metadata: Mapping[str, Any] | None = None,
         seat_count: int | None = None,
         seat_mode: UTDSeatMode | str | None = None,
         mode_id: int | str | None = None,
@@ -76,11 +87,11 @@ class EngineRoom:
         """
         return await self._look(
             self._api.room_token,
-            self.room_name,
-            type,
+            self.name,
+            self.type,
             UTDRole.HOST if as_host else UTDRole.AUDIENCE,
             room_owner_id=self.identity if as_host else None,
-            metadata=metadata,
+            metadata=self._metadata,
             seat_count=seat_count,
             seat_mode=seat_mode,
             mode_id=mode_id,
@@ -90,7 +101,7 @@ class EngineRoom:
     # --- the stage
 
     async def stage(self, *, key: str | None = None) -> UTDStage:
-        return await self._look(self._rooms.stage, self.room_name, key=key)
+        return await self._look(self._rooms.stage, self.name, key=key)
 
     async def stage_request(self, *, key: str) -> UTDStage | None:
         return await self._wish(self._rooms.stage_request, key=key)
@@ -116,7 +127,7 @@ class EngineRoom:
     # --- the seats
 
     async def seats(self, *, key: str | None = None) -> UTDSeatGrid:
-        return await self._look(self._rooms.seats, self.room_name, key=key)
+        return await self._look(self._rooms.seats, self.name, key=key)
 
     async def setup_seats(
         self,
@@ -166,7 +177,7 @@ class EngineRoom:
         return await self._wish(self._rooms.cancel, key=key)
 
     async def requests(self) -> tuple[UTDSpeakerRequest, ...]:
-        return await self._look(self._rooms.requests, self.room_name)
+        return await self._look(self._rooms.requests, self.name)
 
     async def approve(self, id: int | UTDSpeakerRequest) -> SeatAnswer:
         return await self._wish(self._rooms.approve, id)
@@ -197,13 +208,13 @@ class EngineRoom:
         return await self._wish(self._rooms.set_role, identity, role)
 
     async def by_role(self, role: UTDRole | str) -> tuple[str, ...]:
-        return await self._look(self._rooms.by_role, self.room_name, role)
+        return await self._look(self._rooms.by_role, self.name, role)
 
     async def ban(
         self, identity: str, *, reason: str | None = None, duration: float | None = None, everywhere: bool = False
     ) -> UTDBan:
         """In this room, or everywhere."""
-        room = None if everywhere else self.room_name
+        room = None if everywhere else self.name
         request = partial(
             self._rooms.ban, self._credentials, identity, room=room, reason=reason, duration=duration, deadline=WISH
         )
@@ -211,12 +222,12 @@ class EngineRoom:
 
     async def unban(self, identity: str, *, everywhere: bool = False) -> None:
         """Here, or everywhere: whichever ban it is."""
-        room = None if everywhere else self.room_name
+        room = None if everywhere else self.name
         await self._portal.in_thread(partial(self._rooms.unban, self._credentials, identity, room=room, deadline=WISH))
 
     async def bans(self, *, everywhere: bool = False, page: int = 1, per_page: int = 20) -> UTDBanPage:
         """Of this room, or all of them."""
-        room = None if everywhere else self.room_name
+        room = None if everywhere else self.name
         return await self._look(self._rooms.bans, room=room, page=page, per_page=per_page)
 
     async def lock_comments(self, locked: bool) -> tuple[bool | None, int | None]:
