@@ -92,6 +92,7 @@ MEDIA: dict[str, str] = {
     "AudioFeed": "(sample_rate=48000, channels=1, *, seconds=1.0)",
     "AudioFrame": "(samples, sample_rate, channels, identity, timestamp, dropped=0)",
     "AudioFrames": "(iterable, sample_rate, channels)",
+    "Image": "(path_or_array, *, width=None, height=None, fps=5)",
     "Silence": "(*, seconds=None)",
     "TestPattern": "(width=640, height=360, fps=15)",
     "Tone": "(hz, amplitude=0.3, *, seconds=None)",

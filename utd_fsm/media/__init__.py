@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from utd_fsm.media.feeds import AudioFeed, VideoFeed
 from utd_fsm.media.frames import AudioFrame, VideoFrame
+from utd_fsm.media.image import Image
 from utd_fsm.media.sources import AudioFrames, AudioSource, Silence, Tone, WavFile
 from utd_fsm.media.video_sources import TestPattern, VideoFrames, VideoSource
 
@@ -15,6 +16,7 @@ __all__ = [
     "AudioFrame",
     "AudioFrames",
     "AudioSource",
+    "Image",
     "Silence",
     "TestPattern",
     "Tone",

@@ -67,20 +67,22 @@ def require_video_source(source: object, what: str = "source") -> VideoSource:
     if isinstance(source, VideoSource):
         return source
     raise UTDInputError(
-        f"{what}: got {type(source).__name__}; allowed: TestPattern, VideoFrames or VideoFeed of utd_fsm.media"
+        f"{what}: got {type(source).__name__}; allowed: TestPattern, Image, VideoFrames or VideoFeed of utd_fsm.media "
+        "(a file or one array: Image(…); many arrays: VideoFrames(…, fps))"
     )
 
 
 def check_size(width: object, height: object) -> tuple[int, int]:
     """Width and height in pixels: even numbers from 16 to 4096."""
-    sides = tuple(
-        validation.integer(value, what, least=LEAST_SIDE, most=MOST_SIDE)
-        for value, what in ((width, "width"), (height, "height"))
-    )
-    for side, what in zip(sides, ("width", "height"), strict=True):
-        if side % 2:
-            raise UTDInputError(f"{what}: {side}; allowed: an even number of pixels from {LEAST_SIDE} to {MOST_SIDE}")
-    return sides[0], sides[1]
+    return check_side(width, "width"), check_side(height, "height")
+
+
+def check_side(value: object, what: str) -> int:
+    """Pixels: an even number from 16 to 4096."""
+    side = validation.integer(value, what, least=LEAST_SIDE, most=MOST_SIDE)
+    if side % 2:
+        raise UTDInputError(f"{what}: {side}; allowed: an even number of pixels from {LEAST_SIDE} to {MOST_SIDE}")
+    return side
 
 
 def check_fps(value: object) -> float:

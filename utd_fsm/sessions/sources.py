@@ -34,15 +34,13 @@ def check_recipe(source: UTDTrackSource, recipe: object) -> None:
     """
     if recipe is None:
         return
-    from utd_fsm.media import VideoSource
     from utd_fsm.media.sources import require_audio_source
+    from utd_fsm.media.video_sources import require_video_source
 
     if source is _MICROPHONE:
         require_audio_source(recipe)
-    elif not isinstance(recipe, VideoSource):
-        raise UTDInputError(
-            f"source: got {type(recipe).__name__}; allowed: TestPattern, VideoFrames or VideoFeed of utd_fsm.media"
-        )
+    else:
+        require_video_source(recipe)
 
 
 class Sources:
@@ -187,7 +185,9 @@ class Sources:
 
             recipe: Any = self._recipes.get(source)
             if recipe is None and source is _SCREEN:
-                raise UTDInputError("source: a screen needs one, for instance VideoFrames(…) of utd_fsm.media")
+                raise UTDInputError(
+                    "source: a screen needs one: for instance VideoFeed(…) or Image(…) of utd_fsm.media"
+                )
             if recipe is None and source is _CAMERA:
                 self._recipes[_CAMERA] = recipe = default_view()  # kept, so that the log says so once a session
             media = Microphone(self._portal, recipe) if source is _MICROPHONE else Camera(self._portal, recipe)
