@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utd_fsm.machines import CallRecord, Connection, IncomingCall, Machine, OutgoingCall, Source
+from utd_fsm.machines import (
+    Broadcast,
+    CallRecord,
+    Connection,
+    IncomingCall,
+    Machine,
+    OutgoingCall,
+    Seat,
+    Source,
+    Speaker,
+    SpeakerRecord,
+    StageMember,
+    StageRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,73 @@ BY_HAND: dict[type[Machine], Table] = {
         publish_failed publishing → off
         unpublished    stopping → off
         wait_over      waiting → off
+        """,
+    ),
+    StageRecord: read(
+        "audience hand_up on_stage",
+        """
+        ask    audience → hand_up; = hand_up
+        lower  hand_up → audience
+        add    audience, hand_up → on_stage; = on_stage
+        remove on_stage → audience
+        """,
+    ),
+    StageMember: read(
+        "audience asking* hand_up lowering* on_stage stepping_down*",
+        """
+        raise_hand   audience → asking
+        lower_hand   hand_up → lowering
+        step_down    on_stage → stepping_down
+        saw_audience hand_up, lowering, on_stage, stepping_down → audience; = audience, asking
+        saw_hand_up  audience, asking, on_stage, stepping_down → hand_up; = hand_up, lowering
+        saw_on_stage audience, asking, hand_up, lowering → on_stage; = on_stage, stepping_down
+        lapsed       asking, lowering, stepping_down → audience
+        """,
+    ),
+    Broadcast: read(
+        "off_air on_air host_away over.",
+        """
+        saw_host    off_air, host_away → on_air; = on_air
+        saw_no_host on_air → host_away; = off_air, host_away
+        saw_away    off_air, on_air → host_away; = host_away
+        saw_over    off_air, on_air, host_away → over
+        grace_over  host_away → over
+        """,
+    ),
+    Seat: read(
+        "free locked occupied muted",
+        """
+        take   free → occupied
+        vacate occupied, muted → free
+        lock   free → locked; = locked
+        unlock locked → free; = free
+        mute   occupied → muted; = muted
+        unmute muted → occupied; = occupied
+        """,
+    ),
+    SpeakerRecord: read(
+        "listener requested invited seated",
+        """
+        request listener → requested
+        dismiss requested, invited → listener
+        invite  listener, requested → invited
+        sit     listener, requested, invited → seated
+        move    = seated
+        unseat  seated → listener
+        """,
+    ),
+    Speaker: read(
+        "listener requesting* requested invited withdrawing* taking* seated leaving*",
+        """
+        request       listener → requesting
+        withdraw      requested, invited → withdrawing
+        take          listener, requested, invited → taking
+        leave         seated → leaving
+        saw_listener  requested, invited, withdrawing, seated, leaving → listener; = listener, requesting, taking
+        saw_requested listener, requesting, invited, seated, leaving → requested; = requested, withdrawing, taking
+        saw_invited   listener, requesting, requested, seated, leaving → invited; = invited, withdrawing, taking
+        saw_seated    listener, requesting, requested, invited, withdrawing, taking → seated; = seated, leaving
+        lapsed        requesting, withdrawing, taking, leaving → listener
         """,
     ),
 }

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.machines.search.model import TABLES, Edge, explore
-from tests.machines.search.runs import EQUIVALENT, JUDGES, MISTAKES, QUICK, WHOLE, Make, Mistake, mutants
+from tests.machines.search.runs import (
+    ENOUGH,
+    EQUIVALENT,
+    JUDGES,
+    MISTAKES,
+    NO_LIVE,
+    QUICK,
+    WHOLE,
+    Make,
+    Mistake,
+    mutants,
+)
 
 RESULTS: dict[str, set[Edge]] = {}
 """Search → the edges it took."""
@@ -17,7 +28,7 @@ def taken(name: str, make: Make) -> set[Edge]:
         model = make()
         found = explore(model)
         assert found.violation is None, "\n".join([found.violation or "", *found.trace])
-        assert found.states > 1_000
+        assert found.states > (40 if make is NO_LIVE else 900)
         assert 0 < found.settles_in <= 7
         RESULTS[name] = model.used
     return RESULTS[name]
@@ -39,6 +50,14 @@ def test_a_seeded_mistake_is_found_by_its_shortest_run(mistake: Mistake) -> None
     assert found.violation is not None
     assert found.violation.startswith(mistake.says)
     assert len(found.trace) == mistake.shortest, "\n".join(found.trace)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_the_judges_themselves_hold_and_are_small(name: str) -> None:
+    """Else every mutant would be found, for the wrong reason."""
+    for make in JUDGES[name]:
+        found = explore(make(), limit=ENOUGH // 2)
+        assert found.violation is None
 
 
 @pytest.mark.exhaustive

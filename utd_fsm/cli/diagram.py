@@ -25,7 +25,8 @@ _STYLES = (
 )
 _LEGEND = """\
 Dashed and yellow: *pending*, left without the user's help. Grey: *final*. An edge from a box leads from every state in
-it, save those it excepts. Events that are declared and change nothing are not drawn; the table has them all."""
+it, one from "any state" from every other state, save those it excepts. Events that are declared and change nothing are
+not drawn; the table has them all."""
 
 
 def slug(cls: type[Machine]) -> str:
@@ -36,8 +37,9 @@ def slug(cls: type[Machine]) -> str:
 def mermaid(cls: type[Machine]) -> str:
     """The picture of one machine, as a Mermaid ``stateDiagram-v2``.
 
-    Final states that nearly every other state leads to would drown the picture in arrows: the others are boxed, and one
-    arrow leaves the box, with the exceptions on it.
+    States that nearly every other state leads to would drown the picture in arrows. If they are final, the others are
+    boxed, and one arrow leaves the box, with the exceptions on it. In a machine without an end, one arrow comes from a
+    box "any state".
     """
     return "\n".join(_mermaid_lines(cls)) + "\n"
 
@@ -46,21 +48,23 @@ def _mermaid_lines(cls: type[Machine]) -> Iterator[str]:
     final = [state.id for state in cls.states if state.final]
     others = [state.id for state in cls.states if not state.final]
     single, wide = _edges(cls, others, final)
+    origin = "not_over" if final else "any_state"
     inside = [f"[*] --> {next(state.id for state in cls.states if state.initial)}"]
     inside += [f"{source} --> {target} : {_label(on)}" for source, target, on in single if target not in final]
     yield "stateDiagram-v2"
     yield "    direction LR"
-    boxes = []
-    if wide:
-        boxes.append("not_over")
-        yield from _box("not_over", f"{cls.__name__}, not over", inside, "LR")
+    boxes = [origin] if wide else []
+    if wide and final:
+        yield from _box(origin, f"{cls.__name__}, not over", inside, "LR")
     else:
         yield from (f"    {line}" for line in inside)
     if len(final) > 1:
         boxes.append("over")
         yield from _box("over", "over", final, "TB")
+    if wide and not final:
+        yield f'    state "any state" as {origin}'
     for without, target, on in wide:
-        yield f"    not_over --> {target} : {_label([*on, *(f'unless {state}' for state in without)])}"
+        yield f"    {origin} --> {target} : {_label([*on, *(f'unless {state}' for state in without)])}"
     yield from (f"    {source} --> {target} : {_label(on)}" for source, target, on in single if target in final)
     yield from (f"    {style}" for style in _STYLES)
     pending = [name for name in others if name in cls.PENDING]
@@ -86,7 +90,7 @@ Wide = tuple[tuple[str, ...], str, list[str]]
 
 
 def _edges(cls: type[Machine], others: list[str], final: list[str]) -> tuple[list[Edge], list[Wide]]:
-    """The arrows to draw: (source, target, events), and (states it does not leave from, final target, events)."""
+    """The arrows to draw: (source, target, events), and (other states it does not leave from, target, events)."""
     rows = {key: target for key, target in table(cls).items() if key[0] != target}
     single: dict[tuple[str, str], list[str]] = {}
     wide: dict[tuple[tuple[str, ...], str], list[str]] = {}
@@ -94,8 +98,9 @@ def _edges(cls: type[Machine], others: list[str], final: list[str]) -> tuple[lis
         targets = {rows[state, name]: None for state in others if (state, name) in rows}
         for target in targets:
             sources = [state for state in others if rows.get((state, name)) == target]
-            without = tuple(state for state in others if state not in sources)
-            if target in final and len(sources) > 1 and len(without) <= 1:
+            without = tuple(state for state in others if state not in {*sources, target})
+            at_the_end = target in final and len(sources) > 1 and len(without) <= 1
+            if at_the_end or (not final and len(sources) > 3 and len(without) <= 2):
                 wide.setdefault((without, target), []).append(name)
             else:
                 for source in sources:

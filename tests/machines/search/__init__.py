@@ -6,6 +6,7 @@ applied and its answer lost, or be applied long after its sender gave up (a *gho
 crashes, timers fire at any moment.
 
 `model` is the search itself; `call_engine` and `call` are caller, devices and engine; `media` is a source, its
-connection, LiveKit and the grant; `runs` lists what is searched, with which bounds, and the seeded mistakes each
-search must find.
+connection, LiveKit and the grant; `standings` is what `stage` (host and viewers) and `seats` (speakers, grid and
+moderator) have in common; `air` is a stream, its host and a viewer; `desk` is seat, speaker, grant and microphone;
+`runs` lists what is searched, with which bounds, and the seeded mistakes each search must find.
 """
