@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("utd_fsm.client")
 
 T = TypeVar("T")
+S = TypeVar("S", bound="AwaitableFacade")
 P = ParamSpec("P")
 
 GOODBYE = 5.0
@@ -308,6 +309,31 @@ class AwaitableFacade(Facade):
             log.warning("%r: leaving the async with block: %s", self, goodbye)
         finally:
             self._core.release()
+
+
+class Joining(Generic[S]):
+    """A session being joined: ``await`` it, or enter it with ``async with``. Nothing is sent before that."""
+
+    def __init__(self, joined: Coroutine[Any, Any, Any], around: Callable[[Any], S]) -> None:
+        self._joined = joined
+        self._around = around
+        self._session: S | None = None
+
+    def __await__(self) -> Generator[Any, None, S]:
+        return self._get().__await__()
+
+    async def _get(self) -> S:
+        return self._around(await self._joined)
+
+    async def __aenter__(self) -> S:
+        self._session = await self._get()
+        return await self._session.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.__aexit__(kind, error, trace)
 
 
 class LateStream(Generic[T]):
