@@ -93,7 +93,7 @@ class Broadcast(Machine):
     trusted while it reconnects, and once back the pair is read again, in one. Who joins while the host is away reads
     list and `_live` in one as well, and so shows host_away without a flash of live. `ended` counts whenever it is
     heard; `_live_ended` only from a sender whom LiveKit names and whose metadata says host, otherwise it is a hint. A
-    deleted room, or a removal, is a look at `_live` first where the engine keeps one.
+    deleted room is `saw_over`; being removed from it is not: the stream goes on without us.
 
     Invariants: over is for good (whoever wants to see another stream joins again); live is shown only while a host is
     listed; the order in which the two sources are heard changes nothing.
