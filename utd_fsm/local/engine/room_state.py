@@ -40,6 +40,28 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """One data message to be sent after the commit: a hint, never the truth."""
+
+    kind: str
+    """Its type: ``_seat_update`` and the like (`room_wire`)."""
+    content: Mapping[str, Any]
+    """Without the type."""
+    to: tuple[str, ...] | None = None
+    """Identities; None is all. Never empty: a note to nobody is not made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a verb says besides what it did to the record."""
+
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    removed: tuple[str, ...] = ()
+    """Who is put out of the media room."""
+
+
+@dataclass(frozen=True, slots=True)
 class SeatRow:
     """One seat: a state of the machine `Seat`, and who sits there."""
 
@@ -131,7 +153,7 @@ class RoomRecord:
         return tuple(admins) if self.owner is None else (self.owner, *admins)
 
     def involved(self) -> frozenset[str]:
-        """Everybody who sits, asks, is invited, is on stage or has a hand up: whom `gone` would change something for."""
+        """Everybody who sits, asks, is invited, is on stage or has a hand up: whom `Rooms.gone` would change."""
         lists = (self.requests, self.invitations, self.stage, self.hands)
         sitting = {seat.identity for seat in self.seats if seat.identity is not None}
         return frozenset(sitting.union(*({one.identity for one in rows} for rows in lists)))

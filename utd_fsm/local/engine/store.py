@@ -14,10 +14,15 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from utd_fsm.models import ReadOnlyDict, UTDCall, UTDCallStatus, UTDStreamType
+
+from .room_tables import SCHEMA as _ROOM_SCHEMA
+from .room_tables import Occupant as Occupant
+from .room_tables import RoomTables
+from .tables import moment_of, text_of
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -58,35 +63,10 @@ CREATE TABLE IF NOT EXISTS webhooks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL, subject TEXT NOT NULL, body TEXT NOT NULL,
     attempt INTEGER NOT NULL, due REAL NOT NULL
 );
-CREATE TABLE IF NOT EXISTS rooms (name TEXT PRIMARY KEY, type TEXT NOT NULL, owner TEXT) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS rooms_of_owner ON rooms (owner);
-CREATE TABLE IF NOT EXISTS room_states (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS room_people (
-    room TEXT NOT NULL, identity TEXT NOT NULL, name TEXT, attributes TEXT NOT NULL, PRIMARY KEY (room, identity)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS room_people_by_identity ON room_people (identity);
-CREATE TABLE IF NOT EXISTS occupants (
-    room TEXT NOT NULL, identity TEXT NOT NULL, sid TEXT NOT NULL, joined_at REAL NOT NULL, dropped_at REAL,
-    PRIMARY KEY (room, identity)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bans (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, identity TEXT NOT NULL, name TEXT, attributes TEXT NOT NULL, room TEXT,
-    reason TEXT, banned_at TEXT NOT NULL, expires_at TEXT
-);
-CREATE INDEX IF NOT EXISTS bans_of_identity ON bans (identity);
 """
 
 OPEN: Final = tuple(status.value for status in UTDCallStatus if not status.is_terminal)
 _OPEN_SQL: Final = ", ".join(f"'{status}'" for status in OPEN)
-
-
-def _text(moment: datetime | None) -> str | None:
-    """Sortable: always UTC, always six digits."""
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
 
 
 def seconds_between(start: datetime | None, end: datetime | None) -> float | None:
@@ -99,19 +79,6 @@ class Party:
     """One party's place in a call's room, as LiveKit last told."""
 
     call_id: str
-    identity: str
-    sid: str
-    joined_at: float
-    """Epoch seconds, LiveKit's clock."""
-    dropped_at: float | None
-    """Epoch seconds, ours; None while it is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Occupant:
-    """One person's place in the media room of a stream or an audio room, as LiveKit last told."""
-
-    room: str
     identity: str
     sid: str
     joined_at: float
@@ -134,7 +101,7 @@ class Hook:
     """Epoch seconds."""
 
 
-class Store:
+class Store(RoomTables):
     """One database.
 
     Args:
@@ -148,7 +115,7 @@ class Store:
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + _ROOM_SCHEMA)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -165,13 +132,6 @@ class Store:
             raise
         self._db.execute("COMMIT")
 
-    def _rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        return self._db.execute(sql, values).fetchall()
-
-    def _row(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._db.execute(sql, values).fetchone()
-        return row
-
     # --- meta
 
     def meta(self, name: str) -> str | None:
@@ -187,7 +147,7 @@ class Store:
 
     @staticmethod
     def _call(row: sqlite3.Row) -> UTDCall:
-        ringing, answered, ended = (_moment(row[k]) for k in ("ringing_at", "answered_at", "ended_at"))
+        ringing, answered, ended = (moment_of(row[k]) for k in ("ringing_at", "answered_at", "ended_at"))
         return UTDCall(
             call_id=row["call_id"],
             type=UTDStreamType(row["type"]),
@@ -198,7 +158,7 @@ class Store:
             callee_name=row["callee_name"],
             metadata=ReadOnlyDict(json.loads(row["metadata"])),
             room_name=row["call_id"],
-            initiated_at=_moment(row["initiated_at"]),
+            initiated_at=moment_of(row["initiated_at"]),
             ringing_at=ringing,
             answered_at=answered,
             ended_at=ended,
@@ -250,8 +210,8 @@ class Store:
         """One page, newest first, and how many there are in all."""
         where: list[str] = []
         values: list[Any] = []
-        for clause, value in (("status = ?", status), ("type = ?", type), ("initiated_at >= ?", _text(start)),
-                              ("initiated_at < ?", _text(end))):  # fmt: skip
+        for clause, value in (("status = ?", status), ("type = ?", type), ("initiated_at >= ?", text_of(start)),
+                              ("initiated_at < ?", text_of(end))):  # fmt: skip
             if value is not None:
                 where.append(clause)
                 values.append(value)
@@ -270,7 +230,7 @@ class Store:
             "INSERT INTO calls (call_id, type, status, caller_identity, caller_name, callee_identity, callee_name,"
             " metadata, initiated_at, version, create_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (call.call_id, call.type, call.status, call.caller_identity, call.caller_name, call.callee_identity,
-             call.callee_name, json.dumps(call.metadata), _text(call.initiated_at), call.version, create_key),
+             call.callee_name, json.dumps(call.metadata), text_of(call.initiated_at), call.version, create_key),
         )  # fmt: skip
 
     def save_step(self, call: UTDCall) -> UTDCall:
@@ -278,7 +238,7 @@ class Store:
         self._db.execute(
             "UPDATE calls SET status = ?, ringing_at = ?, answered_at = ?, ended_at = ?, end_reason = ?,"
             " answered_by = ?, version = ? WHERE call_id = ?",
-            (call.status, _text(call.ringing_at), _text(call.answered_at), _text(call.ended_at), call.end_reason,
+            (call.status, text_of(call.ringing_at), text_of(call.answered_at), text_of(call.ended_at), call.end_reason,
              call.answered_by, call.version, call.call_id),
         )  # fmt: skip
         saved = self.call(call.call_id)
@@ -349,25 +309,3 @@ class Store:
         row = self._row("SELECT type, owner FROM rooms WHERE name = ?", name)
         assert row is not None
         return row["type"], row["owner"]
-
-    # --- who is in their media rooms
-
-    def occupants(self, room: str) -> dict[str, Occupant]:
-        """Who is in this media room, or dropped and may come back, by identity."""
-        rows = self._rows("SELECT * FROM occupants WHERE room = ? ORDER BY joined_at, identity", room)
-        return {row["identity"]: Occupant(*row) for row in rows}
-
-    def occupied(self) -> list[str]:
-        """The names of all rooms that somebody is in, or dropped from and may come back to."""
-        return [str(row[0]) for row in self._rows("SELECT DISTINCT room FROM occupants")]
-
-    def set_occupant(self, occupant: Occupant) -> None:
-        """Write one person's place."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO occupants VALUES (?, ?, ?, ?, ?)",
-            (occupant.room, occupant.identity, occupant.sid, occupant.joined_at, occupant.dropped_at),
-        )
-
-    def drop_occupant(self, room: str, identity: str) -> None:
-        """Somebody is gone for good."""
-        self._db.execute("DELETE FROM occupants WHERE room = ? AND identity = ?", (room, identity))
