@@ -130,7 +130,7 @@ class SessionCore(SessionHooks):
         self.remote_participants = self._observable(nobody, "remote_participants", signals.remote_participants_changed)
         silence: tuple[UTDSpeaker, ...] = ()
         self.speakers = self._observable(silence, "speakers", signals.speakers_changed)
-        self._of_a_stay = (self.can_publish, self.remote_participants, self.speakers)
+        self._of_a_stay: tuple[BaseObservable[Any], ...] = (self.can_publish, self.remote_participants, self.speakers)
         self._others = Others(self._others_changed, self._timing)
         self._sources = Sources(
             self._portal,
