@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -12,8 +13,12 @@ from hypothesis import settings
 
 from tests.media_servers import KINDS, MediaServerProcess, MediaServers
 
-# No deadlines: speed is not what these tests are about, and a machine may be busy. In CI the same examples each time,
-# that is inside a callback when the interpreter goes away aborts it.
+# A run that was started in the background ignores Ctrl-C, and so would every process that its tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# LiveKit's native threads end a little after their rooms: one that is inside a callback when the interpreter goes away
+# aborts it.
 atexit.register(time.sleep, 1.0)
 
 # No deadlines: speed is not what these tests are about, and the machine may be busy. In CI the same examples each time,

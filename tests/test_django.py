@@ -240,7 +240,7 @@ def test_workers_that_serve_one_request_each(kind: str, engine: LocalEngine, dat
         for _ in range(3):
             answer = site.post("/call/", {"from": "lena", "to": "bob2"})
             assert answer.json()["status"] == "active"
-    assert site.output.count("Booting worker") >= 4
+        wait_for(lambda: site.output.count("Booting worker") >= 4)
     assert "SIGKILL" not in site.output
 
 

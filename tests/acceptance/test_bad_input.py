@@ -137,6 +137,7 @@ def test_in_a_call(engine: LocalEngine, way: Way) -> None:
     with two(engine, caller_way=there) as (call, answer, caller, callee):
         answer.accept(ring(call, answer, caller, callee))
         call.wait_for_answer()
+        call.remote_participants.wait_for(lambda others: others and others[0].tracks)
         before = call.call, call.connection.value, call.remote_participants.value, len(there.paths())
         c: Any = call
         recipients: list[Any] = ["bob", 7, [""], ["a\nb"], [7], {"bob": 1}]
