@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.engine_answers import api_for, engine, page, record
 from tests.http_stub import HttpStub, Reply, http_stub
+from tests.room_answers import ROUTES as ROOM_ROUTES
 from tests.test_engine_api import ROUTES
 from utd_fsm.engine_api import Credentials, EngineApi
 from utd_fsm.errors import UTDEngineError, UTDProtocolError, UTDStreamException
@@ -86,6 +88,42 @@ def test_a_success(name: str, stub: HttpStub, signed_in: tuple[EngineApi, Creden
         assert error.field
         assert error.message.isprintable()
         str(error).encode()
+
+
+@pytest.mark.parametrize("name", ROOM_ROUTES)
+@settings(QUICK, max_examples=30)
+@given(data=st.data())
+def test_a_success_about_a_room(
+    name: str, stub: HttpStub, signed_in: tuple[EngineApi, Credentials], data: st.DataObject
+) -> None:
+    route = ROOM_ROUTES[name]
+    answer = data.draw(st.one_of(JSON, spoilt(route.answer)))
+    stub.answer = lambda seen: Reply(json=answer)
+    try:
+        route.ask(*signed_in)
+    except UTDProtocolError as error:
+        assert error.route
+        assert error.field
+        assert error.message.isprintable()
+        str(error).encode()
+
+
+@pytest.mark.parametrize("name", ["take", "kick", "remove_participant", "set_role", "seats"])
+@settings(QUICK, max_examples=30)
+@given(status=st.sampled_from([400, 403, 404, 409, 422, 500]), answer=JSON)
+def test_a_refusal_about_a_room(
+    name: str, stub: HttpStub, signed_in: tuple[EngineApi, Credentials], status: int, answer: Any
+) -> None:
+    stub.answer = lambda seen: Reply(status, json=answer)
+    with pytest.raises(UTDEngineError) as caught:
+        ROOM_ROUTES[name].ask(*signed_in)
+    assert caught.value.status_code == status
+    assert str(caught.value).isprintable()
+    for detail, value in caught.value.details.items():
+        assert isinstance(detail, str)
+        assert value is None or isinstance(value, (str, int, float))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert dict(again.details) == dict(caught.value.details)
 
 
 @pytest.mark.parametrize("name", ["create", "call", "calls"])

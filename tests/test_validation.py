@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from utd_fsm import validation as v
 from utd_fsm.errors import UTDInputError
-from utd_fsm.models import UTDCall, UTDCallStatus, UTDSeatMode, UTDStreamType, UTDWebhook
+from utd_fsm.models import UTDCall, UTDCallStatus, UTDRole, UTDSeatMode, UTDStreamType, UTDWebhook
+from utd_fsm.room_models import UTDInvitation, UTDSpeakerRequest
 from utd_fsm.wire import read_call
 
 from .engine_answers import CALL_ID, record
@@ -53,6 +54,27 @@ ACCEPTED: list[tuple[Callable[..., Any], Any, Any]] = [
     (v.call_id, CALL_ID, CALL_ID),
     (v.call_id, read_call(record(), "test"), CALL_ID),
     (v.call_id, UTDWebhook("call_initiated", 1, call={"call_id": CALL_ID}), CALL_ID),
+    (v.role, "admin", UTDRole.ADMIN),
+    (v.role, UTDRole.HOST, UTDRole.HOST),
+    (v.seat_mode, "request", UTDSeatMode.REQUEST),
+    (v.seat_index, 0, 0),
+    (v.seat_index, np.int64(99), 99),
+    (v.seat_count, 1, 1),
+    (v.seat_count, 100, 100),
+    (v.mode_id, None, None),
+    (v.mode_id, 0, 0),
+    (v.mode_id, "party", "party"),
+    (v.request_id, 1, 1),
+    (v.request_id, UTDSpeakerRequest(4, "bob"), 4),
+    (v.invitation_id, 2**53 - 1, 2**53 - 1),
+    (v.invitation_id, UTDInvitation(5, "bob"), 5),
+    (v.reason, None, None),
+    (v.reason, "", None),
+    (v.reason, "x" * 500, "x" * 500),
+    (v.ban_duration, None, None),
+    (v.ban_duration, 1, 1),
+    (v.ban_duration, 59.1, 60),
+    (v.ban_duration, v.MAX_BAN, v.MAX_BAN),
     (v.app_id, "1234567890", "1234567890"),
     (v.app_key, "A1" * 16, "A1" * 16),
     (v.app_key, "pk_live_abcdefgh", "pk_live_abcdefgh"),
@@ -106,6 +128,15 @@ REFUSED: list[tuple[Callable[..., Any], Any]] = [
     *many(v.call_id, "", "call_", "x", CALL_ID + "0", CALL_ID.upper(), CALL_ID + "\n", "../calls", None, 3, b"x"),
     (v.call_id, UTDWebhook("user_online", 1)),
     (v.call_id, UTDWebhook("call_ended", 1, call={"call_id": 7})),
+    *many(v.role, "", "owner", "ADMIN", None, 3),
+    *many(v.seat_mode, "", "both", None, True),
+    *many(v.seat_index, -1, 100, True, 1.0, "1", None, 10**400),
+    *many(v.seat_count, 0, 101, True, None),
+    *many(v.mode_id, "", " ", "x" * 101, "a\nb", -1, True, 1.5, b"a", [1], 2**53),
+    *many(v.request_id, 0, -1, True, "4", None, 1.0, 2**53, UTDInvitation(5, "bob"), UTDSpeakerRequest(0, "bob")),
+    *many(v.invitation_id, 0, True, "5", None, UTDSpeakerRequest(4, "bob")),
+    *many(v.reason, " ", "a\n", "x" * 501, 3, b""),
+    *many(v.ban_duration, 0, 0.5, -1, math.nan, math.inf, "60", True, v.MAX_BAN + 1, 10**400),
     *many(v.app_id, "", "123", "12345678901", "123456789x", "\uff11" * 10, 1234567890, None),
     *many(v.app_key, "", "short", "g" * 32, "pk_live_", "pk_live_abc def gh", None, 5),
     *many(v.idempotency_key, "", "a b", "a\n", "ä", "x" * 201, None),
@@ -194,6 +225,13 @@ def test_ranges() -> None:
     for wrong in (-0.1, 1.1, math.nan, math.inf, True, "1", None, 10**400):
         with pytest.raises(UTDInputError, match="a number from 0 to 1"):
             v.number(wrong, "duck", least=0, most=1)
+
+
+def test_an_optional_value_is_none_or_checked() -> None:
+    assert v.optional(v.seat_index, None, "seat_index") is None
+    assert v.optional(v.seat_index, 3, "seat_index") == 3
+    with pytest.raises(UTDInputError, match=r"^seat_index: 100; allowed: a whole number from 0 to 99"):
+        v.optional(v.seat_index, 100, "seat_index")
 
 
 def test_enum_takes_members_and_wire_values() -> None:

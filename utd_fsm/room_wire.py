@@ -114,7 +114,7 @@ def _enum(reader: Reader, kind: type[E], *names: str) -> E | None:
     try:
         return kind(value.lower())
     except ValueError:
-        malformed(reader.route, names[0], f"unknown value {value[:40]!r}")
+        malformed(reader.route, f"{reader.where}.{names[0]}".lstrip("."), f"unknown value {value[:40]!r}")
 
 
 def _rows(reader: Reader, name: str) -> list[tuple[Any, str]]:
