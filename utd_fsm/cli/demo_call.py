@@ -6,9 +6,6 @@ acceptance test of its own: everything it reports was measured from received sam
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from utd_fsm import signals
+from utd_fsm.cli.demo_run import Crew, Report, Show, run_demo
 from utd_fsm.client import UTDCallSession, UTDStreamClient
-from utd_fsm.errors import UTDInputError, UTDStreamException
+from utd_fsm.errors import UTDStreamException
 from utd_fsm.machines import CallRecord
 from utd_fsm.machines.base import table
 from utd_fsm.media import TestPattern, Tone
 from utd_fsm.media.measure import dominant_hz
 from utd_fsm.models import UTDCallStatus, UTDStreamType
-from utd_fsm.testing import local_engine
+from utd_fsm.testing import LocalEngine
 
 CALLER_HZ, CALLEE_HZ = 440.0, 660.0
 TOLERANCE_HZ = 2.0
@@ -82,21 +80,6 @@ def is_legal(statuses: list[str]) -> bool:
             for target in tuple(reach[source]):
                 reach[source] |= reach.get(target, set())
     return bool(statuses) and statuses[-1] == "ended" and all(b in reach.get(a, set()) for a, b in pairwise(statuses))
-
-
-class Show:
-    """Progress while it runs: on stdout, or on stderr where stdout belongs to JSON."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self.console = Console(stderr=as_json, highlight=False)
-        self._began = time.monotonic()
-        self._lock = threading.Lock()
-
-    def __call__(self, who: str, text: str) -> None:
-        with self._lock:
-            self.console.print(
-                f"[dim]{time.monotonic() - self._began:6.2f} s[/]  [bold]{who:7}[/]{text}", soft_wrap=True
-            )
 
 
 @contextmanager
@@ -159,8 +142,8 @@ def session_for(client: UTDStreamClient, party: Party, *, video: bool) -> UTDCal
 class Scene:
     """What both threads share."""
 
-    def __init__(self, engine: Any, *, video: bool, seconds: float, record: Path | None, show: Show) -> None:
-        self.engine = engine
+    def __init__(self, engine: LocalEngine, *, video: bool, seconds: float, record: Path | None, show: Show) -> None:
+        self.crew = Crew(engine, show, limit=seconds + 4 * ANSWER_WITHIN)
         self.video, self.seconds, self.record, self.show = video, seconds, record, show
         self.caller = Party("alice", CALLER_HZ, CALLEE_HZ)
         self.callee = Party("bob", CALLEE_HZ, CALLER_HZ)
@@ -168,16 +151,11 @@ class Scene:
         self.callee_is_done = threading.Event()
         self.started_at = 0.0
 
-    def client(self) -> UTDStreamClient:
-        return UTDStreamClient(self.engine.app_id, self.engine.app_key, base_url=self.engine.base_url)
-
     def call_somebody(self) -> None:
         """The caller's thread."""
         party, show = self.caller, self.show
-        with self.client() as client:
-            client.authenticate(party.identity, name="Alice")
-            if not self.callee_listens.wait(ANSWER_WITHIN):
-                raise UTDStreamException("the callee did not come up")
+        with self.crew.client(party.identity, "Alice") as client:
+            self.crew.wait(self.callee_listens, "the callee listens", ANSWER_WITHIN)
             with session_for(client, party, video=self.video) as call, following(call, party, show):
                 self.started_at = time.monotonic()
                 show(party.identity, f"calls {self.callee.identity}, and will say {party.sent_hz:g} Hz")
@@ -186,15 +164,14 @@ class Scene:
                 if answer is not UTDCallStatus.ACTIVE:
                     raise UTDStreamException(f"the call was not answered: {answer.value}")
                 talk(call, party, self.seconds, video=self.video, record=self.record, show=show)
-                self.callee_is_done.wait(self.seconds + 20.0)
+                self.crew.wait(self.callee_is_done, "the callee has listened", self.seconds + 20.0)
                 call.end()
                 self.note_end(call, party)
 
     def answer_calls(self) -> None:
         """The callee's thread."""
         party, show = self.callee, self.show
-        with self.client() as client:
-            client.authenticate(party.identity, name="Bob")
+        with self.crew.client(party.identity, "Bob") as client:
             self.callee_listens.set()
             incoming = client.wait_for_call(timeout=ANSWER_WITHIN + 10.0)
             if incoming is None:
@@ -203,10 +180,8 @@ class Scene:
             with session_for(client, party, video=self.video) as call, following(call, party, show):
                 call.ringing(incoming)
                 call.accept(incoming)
-                try:
-                    talk(call, party, self.seconds, video=self.video, record=self.record, show=show)
-                finally:
-                    self.callee_is_done.set()
+                talk(call, party, self.seconds, video=self.video, record=self.record, show=show)
+                self.callee_is_done.set()
                 call.wait_until_ended(timeout=self.seconds + 30.0)
                 self.note_end(call, party)
 
@@ -214,33 +189,21 @@ class Scene:
         party.end_reason, party.duration = call.end_reason, call.duration
         self.show(party.identity, f"the call is over: {call.end_reason}")
 
-    def run(self) -> None:
-        """Both, at the same time, each in its own thread."""
+    def run(self, media: str) -> Report:
+        """Both, at the same time, each in its own thread; and the report."""
+        self.crew.run({self.callee.identity: self.answer_calls, self.caller.identity: self.call_somebody})
+        for party in (self.caller, self.callee):
+            party.error = self.crew.errors.get(party.identity, party.error)
+        return self.result(media)
 
-        def guarded(act: Any, party: Party) -> None:
-            try:
-                act()
-            except Exception as error:  # noqa: BLE001 - reported, and the exit status says so
-                party.error = f"{type(error).__name__}: {error}"
-                self.show(party.identity, f"[red]failed:[/] {party.error}")
-                self.callee_is_done.set()
-
-        threads = [
-            threading.Thread(target=guarded, args=(self.answer_calls, self.callee), name="demo-callee"),
-            threading.Thread(target=guarded, args=(self.call_somebody, self.caller), name="demo-caller"),
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    def result(self, media: str) -> dict[str, Any]:
+    def result(self, media: str) -> Report:
         caller, callee = self.caller, self.callee
         both_heard = [party.heard_at for party in (caller, callee) if party.heard_at is not None]
         ok = all(party.heard_right and is_legal(party.statuses) and not party.error for party in (caller, callee))
+        ok = ok and not self.crew.errors
         if self.video:
             ok = ok and caller.frames_seen > 0 and callee.frames_seen > 0
-        result: dict[str, Any] = {
+        result: Report = {
             "ok": ok,
             "media": media,
             "call_id": caller.call_id,
@@ -252,20 +215,10 @@ class Scene:
         }
         if self.video:
             result["frames_seen"] = {caller.identity: caller.frames_seen, callee.identity: callee.frames_seen}
-        errors = {party.identity: party.error for party in (caller, callee) if party.error}
+        errors = self.crew.errors | {party.identity: party.error for party in (caller, callee) if party.error}
         if errors:
             result["errors"] = errors
         return result
-
-
-def keys_for(media: str) -> dict[str, Any]:
-    """The keys of a media server that runs already, from LiveKit's own environment variables."""
-    if "://" not in media:
-        return {}
-    return {
-        "livekit_key": os.environ.get("LIVEKIT_API_KEY"),
-        "livekit_secret": os.environ.get("LIVEKIT_API_SECRET"),
-    }
 
 
 def run_demo_call(*, media: str, video: bool, seconds: float, record: Path | None, as_json: bool) -> int:
@@ -274,29 +227,20 @@ def run_demo_call(*, media: str, video: bool, seconds: float, record: Path | Non
     Returns:
         The exit status: 0 only when both heard the other's tone within 2 Hz and both lists of statuses are legal.
     """
-    show = Show(as_json=as_json)
-    show("engine", f"starting, with {media} media")
-    try:
+
+    def play(engine: LocalEngine, show: Show) -> Report:
         if record is not None:
             record.mkdir(parents=True, exist_ok=True)
-        with local_engine(media=media, **keys_for(media)) as engine:
-            show("engine", f"listens on {engine.base_url}, media on {engine.livekit_url}")
-            scene = Scene(engine, video=video, seconds=seconds, record=record, show=show)
-            scene.run()
-            result = scene.result(media)
-    except (UTDInputError, UTDStreamException, OSError) as error:
-        show("engine", f"[red]failed:[/] {error}")
-        result = {"ok": False, "media": media, "error": str(error)}
-    if as_json:
-        sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
-    elif "caller" in result:
-        show.console.print(summary(result))
-        if record is not None:
-            show.console.print(f"recordings: {record}/heard-by-*.wav")
-    return 0 if result["ok"] else 1
+        return Scene(engine, video=video, seconds=seconds, record=record, show=show).run(media)
+
+    def told(report: Report) -> RenderableType:
+        figures = summary(report)
+        return figures if record is None else Group(figures, f"recordings: {record}/heard-by-*.wav")
+
+    return run_demo(media, play, told, as_json=as_json)
 
 
-def summary(result: dict[str, Any]) -> Table:
+def summary(result: Report) -> Table:
     """The figures as a table."""
     title = "[green]a call, heard both ways[/]" if result["ok"] else "[red]not as promised[/]"
     grid = Table(title=f"{title}: {result['call_id']}", title_justify="left")
