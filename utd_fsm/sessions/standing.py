@@ -67,6 +67,11 @@ class Standing:
             return
         self._tell(before, f"saw_{snapshot.standing}")
 
+    async def settled(self) -> None:
+        """Until no request is left whose end is unknown. Cancelled, it is settled all the same."""
+        if self._settling is not None:
+            await asyncio.shield(self._settling)
+
     async def wish(self, event: str, send: Callable[[str], Awaitable[Snapshot | None]]) -> None:
         """Wish for something: step, send, and see it to its end.
 
@@ -79,8 +84,7 @@ class Standing:
         Raises:
             UTDStateError: not possible in this state; nothing was sent. Otherwise what ``send`` raises.
         """
-        if self._settling is not None:
-            await asyncio.shield(self._settling)
+        await self.settled()
         self._step(event)
         try:
             heard = await send(self.order.next())
