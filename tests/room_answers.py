@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.engine_answers import KEY
+from tests.engine_answers import KEY, api_for, engine
+from tests.http_stub import HttpStub, Reply, Seen, http_stub
 from utd_fsm.engine_api import Credentials, EngineApi
 
 ROOM = "lobby"
@@ -181,3 +183,13 @@ ROUTES: dict[str, Route] = {
         {"locked": True, "version": 8},
     ),
 }
+
+
+@contextmanager
+def signed_in(answers: Callable[[Seen], Reply] | Reply) -> Iterator[tuple[EngineApi, Credentials, HttpStub]]:
+    """An engine that answers so, and alice, signed in there."""
+    with http_stub(engine(answers)) as stub:
+        api = api_for(stub.url)
+        cred = api.authenticate("alice", name="Alice", device_id="phone")
+        stub.seen.clear()
+        yield api, cred, stub
