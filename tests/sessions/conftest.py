@@ -11,6 +11,7 @@ from utd_fsm.sessions.timing import Timing
 
 if TYPE_CHECKING:
     from .call_world import World
+    from .room_world import RoomWorld
 
 SHORT = Timing(
     attempt=0.2,
@@ -39,5 +40,15 @@ async def world() -> AsyncIterator[World]:
     from .call_world import World
 
     made = World()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def rooms() -> AsyncIterator[RoomWorld]:
+    """A world of live streams and audio rooms of one's own, closed at the end."""
+    from .room_world import RoomWorld
+
+    made = RoomWorld()
     yield made
     await made.close()
