@@ -91,9 +91,12 @@ class Broadcast(Machine):
 
     Only what is seen while connected counts, departures and the 60 s of `grace_over` too: LiveKit's list is not to be
     trusted while it reconnects, and once back the pair is read again, in one. Who joins while the host is away reads
-    list and `_live` in one as well, and so shows host_away without a flash of live. `ended` counts whenever it is
-    heard; `_live_ended` only from a sender whom LiveKit names and whose metadata says host, otherwise it is a hint. A
-    deleted room is `saw_over`; being removed from it is not: the stream goes on without us.
+    list and `_live` in one as well, and so shows host_away without a flash of live.
+
+    `_live` ended counts whenever it is heard; `_live_ended` only from a sender whom LiveKit names and whose metadata
+    says host, otherwise it is a hint. A deleted room is `saw_over`; being removed from it is not: the stream goes on
+    without us. Two clocks would disagree about a host that is back at the last moment, so where the engine keeps
+    `_live`, its 60 s count: when the viewer's own are over it looks, and `grace_over` comes only if nobody answers.
 
     Invariants: over is for good (whoever wants to see another stream joins again); live is shown only while a host is
     listed; the order in which the two sources are heard changes nothing.
@@ -114,6 +117,7 @@ class Broadcast(Machine):
     saw_over = event(over.from_(off_air, on_air, host_away),
                      "host: `_live_ended`, known to be the host's; engine: `_live` says ended; LiveKit: room deleted",
                      "the stream has ended")
-    grace_over = event(host_away.to(over), "timer: 60 s connected without the host", "the host does not come back")
+    grace_over = event(host_away.to(over), "timer: 60 s connected without the host; where `_live` is kept, without an answer",
+                       "the host does not come back")
 
     PUBLIC = MappingProxyType({"off_air": "waiting", "on_air": "live", "host_away": "host_away", "over": "ended"})

@@ -16,6 +16,7 @@ from tests.machines.search.model import SYSTEM, Edge, Model, Move, Violation
 DEPARTURES = "departures seen while reconnecting count"
 LAST_WORD = "what was heard last counts, list or `_live`"
 NO_VERSION_CHECK = "no version check of `_live`"
+OWN_CLOCK = "the viewer's own 60 s end a stream whose engine keeps its own"
 NOT_BEGUN = "a listed host counts before the stream has begun"
 
 DEPTH = 3
@@ -151,7 +152,15 @@ class Air(Model[World]):
         yield "net", "viewer reconnecting", s._replace(link="down", late=())
         yield self.move("mod", "room deleted, or _live_ended of the host", lambda: self.tell(s, "saw_over"))
         if s.air == "host_away":
-            yield self.move("timer", "60 s without the host", lambda: self.tell(s, "grace_over"))
+            asked = s.live is not None and self.mistake != OWN_CLOCK
+            label = "60 s without the host" + ", and nobody answers a look" * asked
+            yield self.move("timer", label, lambda: self._out_of_grace(s))
+
+    def _out_of_grace(self, s: World) -> World:
+        """Where the engine keeps `_live`, a look comes first; hearing that is a move of its own."""
+        if self.mistake == OWN_CLOCK and s.live == "live":
+            raise Violation("over by the viewer's clock, and the engine says live")
+        return self.tell(s, "grace_over")
 
     def _reconnect_moves(self, s: World) -> Iterator[Move[World]]:
         yield self.move(SYSTEM, "viewer reconnected; `_live` not there yet", lambda: self.back(s, s.known, s.lag))

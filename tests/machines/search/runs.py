@@ -148,6 +148,7 @@ MISTAKES: tuple[Mistake, ...] = (
     _seeded(Air, air.DEPARTURES, 5, "the stream counts as host_away; meant is on_air"),
     _seeded(Air, air.LAST_WORD, 3, "the stream counts as on_air; meant is off_air"),
     _seeded(Air, air.NO_VERSION_CHECK, 4, "the stream counts as host_away; meant is on_air"),
+    _seeded(Air, air.OWN_CLOCK, 6, "over by the viewer's clock"),
     _seeded(Air, air.NOT_BEGUN, 2, "the stream counts as on_air; meant is off_air"),
     _without(Air, "Broadcast", "off_air", "saw_away", 3),
     _turned(
