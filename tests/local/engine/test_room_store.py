@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utd_fsm.local.engine.refusal import Refused
-from utd_fsm.local.engine.rooms import Changed, Rooms
+from utd_fsm.local.engine.rooms import Changed, Rooms, metadata
 from utd_fsm.local.engine.store import Occupant, Store
 from utd_fsm.models import UTDRole, UTDSeatMode, UTDStreamType
 from utd_fsm.room_wire import read_room_state
@@ -143,23 +144,18 @@ def walk(desk: Desk, verbs: list[tuple[str, tuple[Any, ...]]]) -> None:
         assert room == done.room
         assert room.version == before.version + done.changed
         assert (kept(desk) != stored) is done.changed
-        shown, was = read_room_state(metadata_of(room)), read_room_state(metadata_of(before))
+        shown, was = read_room_state(metadata(room)), read_room_state(metadata(before))
         for part in ("seats", "stage"):
             new, old = getattr(shown, part), getattr(was, part)
-            if new is not None:
-                assert (new.version == room.version) is (new != old) or not done.changed
-        assert (shown.comments_version == room.version) is (shown.comments_locked != was.comments_locked) or (
-            not done.changed
-        )
+            if new is not None and done.changed:
+                differs = replace(new, version=None) != replace(old, version=None)
+                assert new.version == (room.version if differs else old.version)
+        if done.changed:
+            differs = shown.comments_locked is not was.comments_locked
+            assert shown.comments_version == (room.version if differs else was.comments_version)
         assert all(note.to != () for note in done.notes)
-        for number in (*room.requests, *room.invitations):
-            assert number.id <= room.last_id
-
-
-def metadata_of(room: Any) -> str:
-    from utd_fsm.local.engine.rooms import metadata
-
-    return metadata(room)
+        assert all(one.id <= room.last_id for one in room.requests)
+        assert all(one.id <= room.last_id for one in room.invitations)
 
 
 @settings(max_examples=120, deadline=None)

@@ -1,4 +1,4 @@
-"""The seats of an audio room: every verb on every kind of seat, by every kind of person, against hand-written tables."""
+"""The seats of an audio room: every verb on every kind of seat, by whoever may or may not, against tables by hand."""
 
 from __future__ import annotations
 
