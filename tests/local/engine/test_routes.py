@@ -333,7 +333,7 @@ def test_token_lets_hosts_be_hosts_and_clamps_the_rest(site: Site) -> None:
     assert role(host, "host")[2][1] == "camera"
     assert role(viewer, "host")[:2] == ("audience", False)
     assert role(viewer, "admin")[:2] == ("audience", False)
-    assert role(host, "audience")[:2] == ("audience", False)
+    assert role(host, "audience")[:2] == ("host", True)  # the owner is, always
     body = {"identity": host, "room_name": room, "type": "audio_room"}
     ended(requests.post(site.api + wire.TOKEN, json=body, headers=site.app_headers, timeout=30), 409, "other_type")
 

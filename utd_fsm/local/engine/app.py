@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
+from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from utd_fsm import wire
 from utd_fsm.local.leash import parent_pid
 
-from . import routes_auth, routes_calls, routes_media
+from . import room_bodies, routes_auth, routes_calls, routes_media, routes_moderation, routes_seats, routes_stage
 from .asking import refusal_json
 from .refusal import Refused
 from .service import Engine
@@ -45,7 +46,8 @@ The local engine of utd_fsm, for development and tests. It speaks the wire contr
 
 Every client request carries `X-App-Id` and `X-App-Key`; in-room and call routes carry
 `Authorization: Bearer <user_token>` too. A backend sends `X-App-Secret` in place of both.
-Whatever is refused has changed nothing, and says why in `message`, `code` and, for a call, `status`."""
+Whatever is refused has changed nothing, and says why in `message`, `code` and, for a call, `status`; somebody who is
+banned also gets `reason`, `expires_at` and `room_name`."""
 
 
 def create_app(settings: EngineSettings) -> FastAPI:
@@ -67,9 +69,10 @@ def create_app(settings: EngineSettings) -> FastAPI:
 
     app = FastAPI(title="UTD stream engine (local)", version="1", description=_ABOUT, lifespan=life)
     app.include_router(routes_auth.routes, prefix=wire.PREFIX)
-    app.include_router(routes_calls.routes, prefix=wire.PREFIX)
-    app.include_router(routes_media.routes, prefix=wire.PREFIX)
+    for part in (routes_calls, routes_stage, routes_seats, routes_moderation, routes_media):
+        app.include_router(part.routes, prefix=wire.PREFIX)
     app.add_middleware(_BodyLimit)
+    app.add_middleware(_WholeSegments)
 
     @app.exception_handler(Refused)
     async def refused(_: Request, refusal: Exception) -> JSONResponse:
@@ -133,6 +136,22 @@ class _BodyLimit:
         await self._app(scope, counted, unless_too_big)
         if size > MAX_BODY:
             await refusal_json(too_big)(scope, receive, send)
+
+
+class _WholeSegments:
+    """Keeps an encoded slash within its segment of the path: rooms and identities may have one in their names."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        raw: bytes = scope.get("raw_path") or b""
+        if scope["type"] == "http" and b"%2f" in raw.lower():
+            segments = raw.partition(b"?")[0].decode("latin-1").split("/")
+            path = "/".join(unquote(segment).replace("/", room_bodies.SLASH) for segment in segments)
+            scope = {**scope, "path": path}
+        await self._app(scope, receive, send)
 
 
 def serve(settings: EngineSettings, *, with_parent: bool = False, ready: Callable[[str], None] | None = None) -> None:

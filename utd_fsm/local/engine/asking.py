@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.responses import JSONResponse
 
 from utd_fsm import wire
@@ -68,3 +68,13 @@ async def who_asks(request: Request, engine: TheEngine) -> Who:
 
 Asked = Annotated[Who, Depends(who_asks)]
 """The parameter of every route that needs a bearer."""
+
+Keyed = Annotated[
+    str | None,
+    Header(
+        alias=wire.IDEMPOTENCY_KEY,
+        description="`<uuid of the client's machine>:<n>`, n growing. A repeat of the highest n gets the first answer,"
+        " a lower one is 409 `superseded`; with a GET it seals what was sent before.",
+    ),
+]
+"""The parameter of every route that can be repeated or that seals."""

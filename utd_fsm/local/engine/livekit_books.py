@@ -11,10 +11,8 @@ import asyncio
 import logging
 import re
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from livekit.protocol import models
 from livekit.protocol.webhook import WebhookEvent
@@ -23,118 +21,68 @@ from utd_fsm.models import UTDCall, UTDCallStatus
 
 from .calls import CONNECTION_LOST
 from .media_api import MediaApi, MediaUnreachableError
+from .media_work import ASK_AGAIN, Background, Recent, Timers, Writers
 from .settings import EngineSettings
 from .store import Party, Store
 from .tokens import permission, same, sources_of
-from .webhooks_out import Webhooks
 
 log = logging.getLogger("utd_fsm.engine.media")
 
 CALL_ROOM: Final = re.compile(r"call_[0-9a-f]{24}")
-PASSED_ON: Final = frozenset(
-    ("room_started", "room_finished", "participant_joined", "participant_left", "track_published", "track_unpublished")
-)
-"""What of LiveKit's webhooks the application's backend is told, too."""
-ASK_AGAIN: Final = 2.0
-"""Seconds until a media server that could not be asked is asked again."""
 MID_JOIN: Final = 2.0
 """Seconds a room's deletion waits for a join under way."""
-_REMEMBER: Final = 4096
-
-
-class Recent:
-    """The newest few of a set."""
-
-    def __init__(self) -> None:
-        self._items: OrderedDict[str, None] = OrderedDict()
-
-    def __contains__(self, item: str) -> bool:
-        return item in self._items
-
-    def add(self, item: str) -> bool:
-        """Whether it was new."""
-        new = item not in self._items
-        self._items[item] = None
-        while len(self._items) > _REMEMBER:
-            self._items.popitem(last=False)
-        return new
 
 
 class Books:
     """Belongs to the event loop.
 
     Args:
+        media: closed by its maker.
         cut: ends a call with a reason, if it isn't over (`service`).
     """
 
     def __init__(
-        self, settings: EngineSettings, store: Store, hooks: Webhooks, cut: Callable[[str, str], object]
+        self, settings: EngineSettings, store: Store, media: MediaApi, cut: Callable[[str, str], object]
     ) -> None:
         self._settings = settings
         self._store = store
-        self._hooks = hooks
         self._cut = cut
-        self._media: MediaApi | None = None
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._events = Recent()
+        self._api = media
+        self._writers = Writers()
+        self._writing = self._writers.writing
+        self._timers = Timers()
+        self._background = Background()
+        self._spawn = self._background.spawn
         self._gone_sids = Recent()
         self._started = time.time()
 
     def start(self) -> None:
         """Begin, with a look at every room. On the loop."""
         self._started = time.time()
-        self._media = MediaApi(self._settings)
         for call in self._store.open_calls():
             self._arm(call)
         self._spawn(self._every(), "media-reconcile")
 
     async def aclose(self) -> None:
         """Stop; nothing is deleted or cut by stopping."""
-        for timer in self._timers.values():
-            timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._media is not None:
-            await self._media.aclose()
+        self._timers.close()
+        await self._background.aclose()
 
     # --- what happens
 
     def call_changed(self, call: UTDCall) -> None:
         """A finished call's room is deleted; an answered one's parties are expected."""
         if call.status.is_terminal:
-            self._disarm(call.call_id)
+            self._timers.stop(call.call_id)
             self._spawn(self._clear(call.call_id), "media-clear")
         else:
             self._arm(call)
 
     def heard(self, event: WebhookEvent) -> None:
-        """One webhook of LiveKit, its signature verified. Returns at once; a repeat is dropped."""
-        if event.id and not self._events.add(event.id):
-            return
+        """News of LiveKit about a call's room. Returns at once."""
         if event.event == "participant_left":
             self._gone_sids.add(event.participant.sid)
-        self._pass_on(event)
-        if CALL_ROOM.fullmatch(event.room.name):
-            self._spawn(self._heard(event), f"media-{event.event}")
-
-    def _pass_on(self, event: WebhookEvent) -> None:
-        if event.event not in PASSED_ON:
-            return
-        room = event.room
-        parts: dict[str, dict[str, Any]] = {
-            "room": {"name": room.name, "sid": room.sid, "participant_count": room.num_participants}
-        }
-        if event.HasField("participant"):
-            parts["participant"] = {"identity": event.participant.identity, "name": event.participant.name}
-        if event.HasField("track"):
-            kind = "video" if event.track.type == models.TrackType.VIDEO else "audio"
-            parts["track"] = {"type": kind, "width": event.track.width, "height": event.track.height}
-        with self._store.transaction():
-            self._hooks.note(event.event, f"room:{room.name}", **parts)
-        self._hooks.wake()
+        self._spawn(self._heard(event), f"media-{event.event}")
 
     async def _heard(self, event: WebhookEvent) -> None:
         name, who = event.room.name, event.participant
@@ -191,7 +139,7 @@ class Books:
         wanted = permission(may_publish=True, sources=sources_of(call.type))
         if not same(wanted, who.permission):
             log.info("the permission of a party of %s differs from the books: applied again", call.call_id)
-            await self._api.set_permission(call.call_id, who.identity, wanted)
+            await self._api.update(call.call_id, who.identity, wanted)
 
     def _left(self, call: UTDCall, identity: str, sid: str) -> None:
         """A connection is gone; only if it is the party's current one, its time to come back begins."""
@@ -240,22 +188,12 @@ class Books:
 
     def _arm(self, call: UTDCall, *, wait: float | None = None) -> None:
         """Look again when the next missing party's time is over."""
-        self._disarm(call.call_id)
+        self._timers.stop(call.call_id)
         due = self._due(call)
         if wait is None and not due:
             return
         pause = wait if wait is not None else max(0.0, min(due.values()) - time.time()) + 0.01
-        loop = asyncio.get_running_loop()
-        self._timers[call.call_id] = loop.call_later(pause, self._timer, call.call_id)
-
-    def _disarm(self, call_id: str) -> None:
-        timer = self._timers.pop(call_id, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _timer(self, call_id: str) -> None:
-        self._timers.pop(call_id, None)
-        self._spawn(self._look_at(call_id), "media-look")
+        self._timers.set(call.call_id, pause, lambda call_id: self._spawn(self._look_at(call_id), "media-look"))
 
     async def _look_at(self, call_id: str) -> None:
         async with self._writing(call_id):
@@ -294,38 +232,3 @@ class Books:
                 fresh = self._store.call(call.call_id)
                 if fresh is not None and not fresh.status.is_terminal:
                     await self._look(fresh)
-
-    # --- machinery
-
-    @property
-    def _api(self) -> MediaApi:
-        assert self._media is not None, "start() first"
-        return self._media
-
-    @asynccontextmanager
-    async def _writing(self, room: str) -> AsyncIterator[None]:
-        """One writer a room, in the order of arrival."""
-        lock, users = self._locks.get(room, (asyncio.Lock(), 0))
-        self._locks[room] = lock, users + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks[room]
-            if users == 1:
-                del self._locks[room]
-            else:
-                self._locks[room] = lock, users - 1
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, MediaUnreachableError):
-            log.info("%s: %s; the next comparison of the rooms will see to it", task.get_name(), error)
-        elif error is not None:
-            log.error("%s failed", task.get_name(), exc_info=error)

@@ -16,6 +16,7 @@ from utd_fsm.models import UTDRole
 from . import bodies
 from .asking import TheEngine, address, answer_json
 from .idempotency import Answer
+from .livekit_books import CALL_ROOM
 from .refusal import Refused
 from .service import Engine
 
@@ -78,13 +79,14 @@ async def session(body: bodies.OpenSession, request: Request, engine: TheEngine)
 @routes.post(wire.TOKEN, tags=["users"], responses={200: {"model": bodies.RoomToken}, **_NO}, summary="Enter a room")
 async def token(body: bodies.MintToken, request: Request, engine: TheEngine) -> JSONResponse:
     """A user's bearer and its way into a room. Only the owner of a stream or an audio room is its host; another claim
-    becomes audience. Into a call's room only its parties are let, and only while the call is open."""
+    becomes audience. The owner may set up the seats with it. Whoever sits or is on stage may publish from the start.
+    Somebody who is banned gets 403 `banned`. Into a call's room only its parties are let, and only while it is open."""
     _check_app(engine, request, body.identity, body.device_id)
     if body.type.is_call:
         call = engine.calls.may_rejoin(body.room_name, body.identity, body.device_id)
         way_in = engine.tokens.for_call(call, body.identity)
     else:
-        way_in = engine.tokens.for_room(body.type, body.room_name, body.identity, body.name, _role(engine, body))
+        way_in = _enter(engine, body)
     content = {
         "token": way_in,
         "url": engine.settings.media_url,
@@ -95,15 +97,26 @@ async def token(body: bodies.MintToken, request: Request, engine: TheEngine) -> 
     return answer_json(Answer(200, content))
 
 
-def _role(engine: Engine, body: bodies.MintToken) -> UTDRole:
-    """What a claimed role is worth.
+def _enter(engine: Engine, body: bodies.MintToken) -> str:
+    """Into a stream or an audio room.
 
-    Raises: Refused: 409, the room has another type.
+    Raises: Refused: 403 banned; 409, the room has another type, or bears a call's name.
     """
-    claims_it = body.role is UTDRole.HOST and body.room_owner_id in (None, body.identity)
-    owner = body.identity if claims_it else body.room_owner_id
-    with engine.store.transaction():
-        type_, owner = engine.store.room_owner(body.room_name, body.type, owner)
-    if type_ != body.type:
-        raise Refused(409, f"the room {body.room_name[:80]!r} is of type {type_}", "other_type")
-    return UTDRole.HOST if body.role is UTDRole.HOST and owner == body.identity else UTDRole.AUDIENCE
+    if CALL_ROOM.fullmatch(body.room_name):
+        raise Refused(409, "the name is one of a call's room", "other_type")
+    changed = engine.in_room(
+        lambda: engine.rooms.enter(
+            body.room_name,
+            body.type,
+            body.identity,
+            claims_host=body.role is UTDRole.HOST,
+            owner_id=body.room_owner_id,
+            display=body.name,
+            attributes=body.metadata or {},
+            seat_count=body.seat_count,
+            seat_mode=body.seat_mode,
+            host_seat=body.host_seat,
+            mode_id=body.mode_id,
+        )
+    )
+    return engine.tokens.for_room(changed.room, body.identity, body.name)

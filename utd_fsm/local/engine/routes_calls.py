@@ -10,28 +10,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
 from utd_fsm import wire
 from utd_fsm.models import UTDCallStatus
 
 from . import bodies, idempotency
-from .asking import Asked, TheEngine, answer_json
+from .asking import Asked, Keyed, TheEngine, answer_json
 from .auth import Who
 from .calls import Stepped
 from .idempotency import Answer
 from .refusal import Refused
 from .service import Done, Engine, record
 
-Keyed = Annotated[
-    str | None,
-    Header(
-        alias=wire.IDEMPOTENCY_KEY,
-        description="`<uuid of the client's machine>:<n>`, n growing. A repeat of the highest n gets the first answer,"
-        " a lower one is 409 `superseded`; with a GET it seals what was sent before.",
-    ),
-]
 _NO: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": bodies.Refusal, "description": text}
     for status, text in {

@@ -40,7 +40,7 @@ async def told_by_media(request: Request, engine: TheEngine) -> JSONResponse:
         if type(error) is not Exception:
             raise
         raise Refused(401, "the body is not the one that was signed", "bad_signature") from None
-    engine.books.heard(event)
+    engine.news.heard(event)
     return answer_json(Answer(200, {"status": "ok"}))
 
 

@@ -60,6 +60,11 @@ class EngineSettings:
     """How long a party that dropped may come back before the call is cut (LiveKit fact 36)."""
     join_grace: float = 20.0
     """How long after the answer a party may take to join for the first time."""
+    host_blink: float = 2.0
+    """How long a host's connection may be gone before its stream shows ``host_away``: LiveKit's full reconnect is a
+    leave and a join (fact 35)."""
+    video_effects: bool = False
+    """Whether participants of streams and audio rooms carry the ``videoEffects`` claim."""
     reconcile_every: float = 30.0
     """How often every room is compared with the books."""
     bearer_ttl: float = 86_400.0
@@ -82,8 +87,8 @@ class EngineSettings:
             raise UTDInputError("media_url must begin with ws:// or wss://")
         if not self.livekit_key or not self.livekit_secret:
             raise UTDInputError("livekit_key and livekit_secret must not be empty")
-        for name in ("ring_timeout", "max_call", "webhook_timeout", "party_grace", "join_grace", "reconcile_every",
-                     "bearer_ttl", "token_ttl"):  # fmt: skip
+        for name in ("ring_timeout", "max_call", "webhook_timeout", "party_grace", "join_grace", "host_blink",
+                     "reconcile_every", "bearer_ttl", "token_ttl"):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 < value <= 10_000_000):
                 raise UTDInputError(f"{name} must be more than 0 seconds and finite, got {value!r}")

@@ -14,8 +14,10 @@ from typing import Final
 from livekit import api
 from livekit.protocol import models, room
 
-from utd_fsm.models import UTDCall, UTDRole, UTDStreamType
+from utd_fsm.models import UTDCall, UTDStreamType
+from utd_fsm.room_wire import META_VIDEO_EFFECTS
 
+from .rooms import RoomRecord, entitled, metadata, participant_metadata
 from .settings import EngineSettings
 
 EVERYTHING: Final = ("microphone", "camera", "screen_share", "screen_share_audio")
@@ -27,6 +29,8 @@ _SOURCES: Final = {
     "screen_share_audio": models.TrackSource.SCREEN_SHARE_AUDIO,
 }
 CALL_PARTIES: Final = 2
+LONGEST_IN_TOKEN: Final = 3000
+"""Bytes of room metadata in a token: clients send it in a header or a URL, and servers cut those at 8 kB."""
 REJOIN: Final = 70
 """Seconds an empty room stays, at least: a party may come back for 60 (fact 36)."""
 
@@ -80,27 +84,40 @@ class Tokens:
             identity,
             call.caller_name if is_caller else call.callee_name,
             call.call_id,
-            "caller" if is_caller else "callee",
+            json.dumps({"role": "caller" if is_caller else "callee", "appId": self._settings.app_id}),
             may_publish=True,
             sources=sources_of(call.type),
             config=config,
         )
 
-    def for_room(self, type_: UTDStreamType, name: str, identity: str, display: str | None, role: UTDRole) -> str:
-        """The way into a stream or an audio room: only its host may publish from the start."""
+    def for_room(self, record: RoomRecord, identity: str, display: str | None) -> str:
+        """The way into a stream or an audio room: whoever is entitled may publish from the start, and the room that a
+        first token makes has its metadata from its first moment, unless they are too long to travel in a token."""
+        shown = metadata(record)
         return self._mint(
             identity,
             display,
-            name,
-            role,
-            may_publish=role is UTDRole.HOST,
-            sources=sources_of(type_),
-            config=room.RoomConfiguration(departure_timeout=REJOIN, empty_timeout=300),
+            record.name,
+            self.room_metadata(record, identity),
+            may_publish=entitled(record, identity),
+            sources=sources_of(record.type),
+            config=room.RoomConfiguration(
+                departure_timeout=max(REJOIN, math.ceil(self._settings.party_grace) + 10),
+                empty_timeout=300,
+                metadata=shown if len(shown.encode()) <= LONGEST_IN_TOKEN else "",
+            ),
         )
 
+    def room_metadata(self, record: RoomRecord, identity: str) -> str:
+        """What a participant's metadata are to be in a stream or an audio room."""
+        claims = json.loads(participant_metadata(record, identity, self._settings.app_id))
+        if self._settings.video_effects:
+            claims[META_VIDEO_EFFECTS] = True
+        return json.dumps(claims, ensure_ascii=False, separators=(",", ":"))
+
     def _mint(
-        self, identity: str, display: str | None, name: str, role: str, *, may_publish: bool, sources: tuple[str, ...],
-        config: room.RoomConfiguration,
+        self, identity: str, display: str | None, name: str, metadata: str, *, may_publish: bool,
+        sources: tuple[str, ...], config: room.RoomConfiguration,
     ) -> str:  # fmt: skip
         grants = api.VideoGrants(
             room_join=True,
@@ -118,7 +135,7 @@ class Tokens:
             api.AccessToken(self._settings.livekit_key, self._settings.livekit_secret)
             .with_identity(identity)
             .with_name(display or identity)
-            .with_metadata(json.dumps({"role": role, "appId": self._settings.app_id}))
+            .with_metadata(metadata)
             .with_grants(grants)
             .with_room_config(config)
             .with_ttl(timedelta(seconds=self._settings.token_ttl))
