@@ -30,7 +30,7 @@ def taken(name: str, make: Make) -> set[Edge]:
         model = make()
         found = explore(model)
         assert found.violation is None, "\n".join([found.violation or "", *found.trace])
-        assert found.states > (40 if make is NO_LIVE else 900)
+        assert found.states > (40 if make is NO_LIVE else 500)
         assert 0 < found.settles_in <= 7
         RESULTS[name] = model.used
     return RESULTS[name]

@@ -117,7 +117,8 @@ class Broadcast(Machine):
     saw_over = event(over.from_(off_air, on_air, host_away),
                      "host: `_live_ended`, known to be the host's; engine: `_live` says ended; LiveKit: room deleted",
                      "the stream has ended")
-    grace_over = event(host_away.to(over), "timer: 60 s connected without the host; where `_live` is kept, without an answer",
+    grace_over = event(host_away.to(over),
+                       "timer: 60 s connected without the host; where `_live` is kept, without an answer to a look",
                        "the host does not come back")
 
     PUBLIC = MappingProxyType({"off_air": "waiting", "on_air": "live", "host_away": "host_away", "over": "ended"})
