@@ -79,7 +79,7 @@ def explain(before: UTDSeatGrid, after: UTDSeatGrid) -> str:
         return RESYNC
     if _is_exchange(moved):
         return "move" if any(old.identity is None for old, _ in moved) else "swap"
-    return "mute_all" if after.all_muted and _is_mute_all(moved, after) else RESYNC
+    return "mute_all" if _is_mute_all(moved, after) else RESYNC
 
 
 def _arrangement(grid: UTDSeatGrid) -> tuple[object, ...]:
@@ -104,6 +104,9 @@ def _is_setup(before: UTDSeatGrid, after: UTDSeatGrid) -> bool:
 
 
 def _is_mute_all(moved: list[tuple[UTDSeat, UTDSeat]], after: UTDSeatGrid) -> bool:
+    """Muting spares the host and whoever said so; the end of it spares nobody."""
+    if not after.all_muted and any(seat.muted for seat in after.seats):
+        return False
     step = ("occupied", "muted") if after.all_muted else ("muted", "occupied")
     return all(old.identity == new.identity and (state_of(old), state_of(new)) == step for old, new in moved)
 
