@@ -10,6 +10,7 @@ methods, and nothing is written twice.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ TARGETS = (
     Target("UTDSession", "BaseSession", "base"),
     Target("UTDRoom", "RoomSession", "room", extends="UTDSession", constructed=True),
     Target("UTDCallSession", "CallSession", "call", extends="UTDSession"),
+    Target("UTDEngineRoomSession", "EngineRoomSession", "engine_room", extends="UTDSession"),
+    Target("UTDLiveStreamSession", "LiveStreamSession", "live_stream", extends="UTDEngineRoomSession"),
+    Target("UTDAudioRoomSession", "AudioRoomSession", "audio_room", extends="UTDEngineRoomSession"),
     Target("UTDStreamClient", "ClientCore", "client", constructed=True),
 )
 FILES = {target.core: target.module for target in TARGETS}
@@ -189,7 +193,7 @@ def translated(annotation: ast.expr | None, flavour: Flavour) -> str:
     for old, new in flavour.handles.items():
         text = text.replace(old, new)
     for old, new in WRAPS.items():
-        text = text.replace(old, new)
+        text = re.sub(rf"\b{old}\b", new, text)
     return text.strip("'\"")
 
 
@@ -205,9 +209,8 @@ def method(node: ast.FunctionDef | ast.AsyncFunctionDef, flavour: Flavour) -> li
     lines: list[str] = []
     if kind == "property":
         value = f"self._core.{name}"
-        wrapped = next((new for old, new in WRAPS.items() if old in raw), None)
-        if wrapped:
-            value = f"tuple({wrapped}._around(core) for core in {value})"
+        if any(core in raw for core in WRAPS):
+            value = f"tuple(_public(core) for core in {value})"
         lines += [
             "    @property",
             f"    def {name}(self) -> {result}:",
@@ -224,6 +227,15 @@ def method(node: ast.FunctionDef | ast.AsyncFunctionDef, flavour: Flavour) -> li
         star = "" if node.args.kwonlyargs else "*, "
         parameters = f"self, {written}{separator}{star}timeout: float | None = {default_timeout(call)}"
         expression = flavour.call(f"self._verb(self._core.{name}, timeout{', ' + passed if passed else ''})")
+        if raw in WRAPS and flavour.awaits:  # a session: to be awaited, or entered with ``async with``
+            parameters = f"self, {written}{separator}{star}timeout: float | None = {default_timeout(call)}"
+            lines += [
+                f"    def {name}({parameters}) -> Joining[{result}]:",
+                quoted(docstring(node, timeout=True), " " * 8),
+                f"        return Joining({expression.removeprefix('await ')}, {result}._around)",
+                "",
+            ]
+            return lines
         if raw in WRAPS:
             expression = f"{result}._around({expression})"
     elif kind == "wait":
@@ -350,12 +362,28 @@ from utd_fsm.models import (
     UTDConnectionState,
     UTDParticipant,
     UTDRecording,
+    UTDRole,
+    UTDSeatMode,
     UTDSpeaker,
     UTDStreamType,
 )
+from utd_fsm.room_models import (
+    UTDBan,
+    UTDBanPage,
+    UTDBroadcast,
+    UTDHand,
+    UTDInvitation,
+    UTDRoleChange,
+    UTDSeatGrid,
+    UTDSpeakerRequest,
+    UTDStageMember,
+)
+from utd_fsm.sessions.audio_room import AudioRoomSession
 from utd_fsm.sessions.base import BaseSession
 from utd_fsm.sessions.call import CallSession
 from utd_fsm.sessions.client import ClientCore
+from utd_fsm.sessions.engine_room import EngineRoomSession
+from utd_fsm.sessions.live_stream import LiveStreamSession
 from utd_fsm.sessions.room import RoomSession
 
 if TYPE_CHECKING:
@@ -363,10 +391,23 @@ if TYPE_CHECKING:
     from utd_fsm.observable import {observable}
 {streams}
 
-__all__ = ["UTDCallSession", "UTDRoom", "UTDSession", "UTDStreamClient"]
+__all__ = {names}
 
 ASYNCHRONOUS = {awaits}
 
+'''
+
+
+PUBLIC = '''
+def _public(core: BaseSession) -> UTDSession:
+    """The public object of a session, of its own class."""
+    if isinstance(core, CallSession):
+        return UTDCallSession._around(core)
+    if isinstance(core, LiveStreamSession):
+        return UTDLiveStreamSession._around(core)
+    if isinstance(core, AudioRoomSession):
+        return UTDAudioRoomSession._around(core)
+    return UTDSession._around(core)
 '''
 
 
@@ -375,7 +416,7 @@ def generate(flavour: Flavour) -> str:
     imports += [flavour.handles["RecorderCore"], flavour.handles["PlayingCore"]]
     streams = "    from utd_fsm.streams import Stream" if not flavour.awaits else ""
     if flavour.awaits:
-        imports.append("LateStream")
+        imports += ["Joining", "LateStream"]
     text = HEADER.format(
         title=flavour.title,
         how="each method posts to the loop thread and "
@@ -384,9 +425,11 @@ def generate(flavour: Flavour) -> str:
         observable=flavour.handles["BaseObservable"],
         streams=streams,
         awaits=flavour.awaits,
+        names=sorted(target.name for target in TARGETS),
     )
     for target in TARGETS:
         text += "\n".join(facade_class(target, flavour)) + "\n\n"
+    text += PUBLIC
     return tidied(text, flavour)
 
 

@@ -29,7 +29,7 @@ from utd_fsm.errors import (
 
 if TYPE_CHECKING:
     from utd_fsm import signals, webhooks
-    from utd_fsm.client import UTDCallSession, UTDRoom, UTDStreamClient
+    from utd_fsm.client import UTDAudioRoomSession, UTDCallSession, UTDLiveStreamSession, UTDRoom, UTDStreamClient
     from utd_fsm.models import (
         UTDCall,
         UTDCallPage,
@@ -49,6 +49,19 @@ if TYPE_CHECKING:
         UTDWebhook,
     )
     from utd_fsm.observable import Observable
+    from utd_fsm.room_models import (
+        UTDBan,
+        UTDBanPage,
+        UTDBroadcast,
+        UTDHand,
+        UTDInvitation,
+        UTDRoleChange,
+        UTDSeat,
+        UTDSeatGrid,
+        UTDSpeakerRequest,
+        UTDStage,
+        UTDStageMember,
+    )
 
 __version__ = "0.1.0"
 
@@ -57,19 +70,32 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY = {
     "Observable": "utd_fsm.observable",
+    "UTDAudioRoomSession": "utd_fsm.client",
+    "UTDBan": "utd_fsm.room_models",
+    "UTDBanPage": "utd_fsm.room_models",
+    "UTDBroadcast": "utd_fsm.room_models",
     "UTDCall": "utd_fsm.models",
     "UTDCallPage": "utd_fsm.models",
     "UTDCallSession": "utd_fsm.client",
     "UTDCallStatus": "utd_fsm.models",
     "UTDChatMessage": "utd_fsm.models",
     "UTDConnectionState": "utd_fsm.models",
+    "UTDHand": "utd_fsm.room_models",
+    "UTDInvitation": "utd_fsm.room_models",
+    "UTDLiveStreamSession": "utd_fsm.client",
     "UTDParticipant": "utd_fsm.models",
     "UTDRecording": "utd_fsm.models",
     "UTDRole": "utd_fsm.models",
+    "UTDRoleChange": "utd_fsm.room_models",
     "UTDRoom": "utd_fsm.client",
     "UTDRoomEvent": "utd_fsm.models",
+    "UTDSeat": "utd_fsm.room_models",
+    "UTDSeatGrid": "utd_fsm.room_models",
     "UTDSeatMode": "utd_fsm.models",
     "UTDSpeaker": "utd_fsm.models",
+    "UTDSpeakerRequest": "utd_fsm.room_models",
+    "UTDStage": "utd_fsm.room_models",
+    "UTDStageMember": "utd_fsm.room_models",
     "UTDStreamClient": "utd_fsm.client",
     "UTDStreamType": "utd_fsm.models",
     "UTDTokenResponse": "utd_fsm.models",
@@ -81,6 +107,10 @@ _MODULES = ("aio", "media", "signals", "testing", "webhooks")
 
 __all__ = [
     "Observable",
+    "UTDAudioRoomSession",
+    "UTDBan",
+    "UTDBanPage",
+    "UTDBroadcast",
     "UTDCall",
     "UTDCallPage",
     "UTDCallSession",
@@ -92,16 +122,25 @@ __all__ = [
     "UTDConnectionState",
     "UTDEngineError",
     "UTDForbiddenError",
+    "UTDHand",
     "UTDInputError",
+    "UTDInvitation",
+    "UTDLiveStreamSession",
     "UTDParticipant",
     "UTDPermissionError",
     "UTDProtocolError",
     "UTDRecording",
     "UTDRole",
+    "UTDRoleChange",
     "UTDRoom",
     "UTDRoomEvent",
+    "UTDSeat",
+    "UTDSeatGrid",
     "UTDSeatMode",
     "UTDSpeaker",
+    "UTDSpeakerRequest",
+    "UTDStage",
+    "UTDStageMember",
     "UTDStateError",
     "UTDStreamClient",
     "UTDStreamException",

@@ -17,6 +17,7 @@ from utd_fsm.facade import (
     AsyncRecordingHandle,
     AsyncRoomEvents,
     AwaitableFacade,
+    Joining,
     LateStream,
 )
 from utd_fsm.models import (
@@ -26,12 +27,28 @@ from utd_fsm.models import (
     UTDConnectionState,
     UTDParticipant,
     UTDRecording,
+    UTDRole,
+    UTDSeatMode,
     UTDSpeaker,
     UTDStreamType,
 )
+from utd_fsm.room_models import (
+    UTDBan,
+    UTDBanPage,
+    UTDBroadcast,
+    UTDHand,
+    UTDInvitation,
+    UTDRoleChange,
+    UTDSeatGrid,
+    UTDSpeakerRequest,
+    UTDStageMember,
+)
+from utd_fsm.sessions.audio_room import AudioRoomSession
 from utd_fsm.sessions.base import BaseSession
 from utd_fsm.sessions.call import CallSession
 from utd_fsm.sessions.client import ClientCore
+from utd_fsm.sessions.engine_room import EngineRoomSession
+from utd_fsm.sessions.live_stream import LiveStreamSession
 from utd_fsm.sessions.room import RoomSession
 
 if TYPE_CHECKING:
@@ -39,7 +56,15 @@ if TYPE_CHECKING:
     from utd_fsm.observable import AsyncObservable
 
 
-__all__ = ["UTDCallSession", "UTDRoom", "UTDSession", "UTDStreamClient"]
+__all__ = [
+    "UTDAudioRoomSession",
+    "UTDCallSession",
+    "UTDEngineRoomSession",
+    "UTDLiveStreamSession",
+    "UTDRoom",
+    "UTDSession",
+    "UTDStreamClient",
+]
 
 ASYNCHRONOUS = True
 
@@ -658,6 +683,787 @@ class UTDCallSession(UTDSession):
         return self._core.is_alive
 
 
+class UTDEngineRoomSession(UTDSession):
+    """A room that the engine keeps books about. Subclasses fold its stage or its seats.
+
+    What they give: `_fold_state`, `_look`, `_has_snapshot`, `_farewell`.
+    """
+
+    _core: EngineRoomSession  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def roles(self) -> AsyncObservable[Mapping[str, UTDRole]]:
+        """Identity → role of everybody here, as the server wrote it; read-only. The owner of the room is host."""
+        return self._observable(self._core.roles)
+
+    @property
+    def chat_locked(self) -> AsyncObservable[bool]:
+        """Whether only host and admins may write in the chat."""
+        return self._observable(self._core.chat_locked)
+
+    @property
+    def room_name(self) -> str:
+        """The room's name. Any thread."""
+        return self._core.room_name
+
+    @property
+    def is_host(self) -> bool:
+        """Whether the server made this session the room's host: only its owner is, whatever was asked for.
+
+        Any thread.
+        """
+        return self._core.is_host
+
+    @property
+    def role(self) -> UTDRole | None:
+        """This session's role, as the server wrote it; None before the room is joined. Any thread."""
+        return self._core.role
+
+    @property
+    def video_effects_entitled(self) -> bool:
+        """Whether the engine entitles this participant to video effects (the ``videoEffects`` claim). Any thread."""
+        return self._core.video_effects_entitled
+
+    async def join(self, *, timeout: float | None = 60.0) -> None:
+        """Enter the room again, after it was left or lost. Returns with the first snapshot in.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDStateError: in the room already, or on the way.
+            UTDPermissionError: banned, or otherwise not let in.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: engine or media server could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.join, timeout)
+
+    async def leave(self, *, timeout: float | None = 30.0) -> None:
+        """Leave the room: seat, stage, raised hand and requests are given up. Idempotent; `join` enters again.
+
+        What it overtakes raises `UTDStateError`.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.leave, timeout)
+
+    async def dispose(self, *, timeout: float | None = 30.0) -> None:
+        """Leave and free everything; idempotent. The session cannot be used again: what is called raises
+        `UTDClosedError`.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.dispose, timeout)
+
+    async def set_role(self, identity: str, role: UTDRole | str, *, timeout: float | None = 30.0) -> UTDRoleChange:
+        """Give somebody a role. Host only.
+
+        Args:
+            identity: whom.
+            role: ``admin``, ``guest``, ``audience`` or ``visitor``; host is only the owner, for good.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The change.
+
+        Raises:
+            UTDInputError: an argument is wrong.
+            UTDStateError: not in the room; or the role is the one it has (409).
+            UTDPermissionError: not the host.
+            UTDEngineError: the engine refused otherwise.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.set_role, timeout, identity, role)
+
+    async def promote(self, identity: str, *, timeout: float | None = 30.0) -> UTDRoleChange:
+        """Make somebody an admin, who may moderate; it grants no camera and no microphone. As `set_role`.
+
+        Args:
+            identity: whom.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.promote, timeout, identity)
+
+    async def demote(self, identity: str, *, timeout: float | None = 30.0) -> UTDRoleChange:
+        """Make an admin audience again. As `set_role`.
+
+        Args:
+            identity: whom.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.demote, timeout, identity)
+
+    async def kick(self, identity: str, *, timeout: float | None = 30.0) -> None:
+        """Put somebody out of the room. It may come back; `ban` keeps it out. Host and admins.
+
+        Args:
+            identity: whom.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: an argument is wrong.
+            UTDStateError: not in the room.
+            UTDPermissionError: neither host nor admin, or an admin against the host.
+            UTDEngineError: the engine refused; 404 where nobody of that identity is here.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.kick, timeout, identity)
+
+    async def mute_participant(
+        self, identity: str, *, audio: bool = True, video: bool = False, timeout: float | None = 30.0
+    ) -> None:
+        """Silence what somebody sends just now. It may unmute itself; a seat is muted with ``mute_seat``. Host, admins.
+
+        Args:
+            identity: whom.
+            audio: its microphone.
+            video: its camera and screen.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `kick`.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.mute_participant, timeout, identity, audio=audio, video=video)
+
+    async def ban(
+        self,
+        identity: str,
+        *,
+        reason: str | None = None,
+        duration: float | None = None,
+        everywhere: bool = False,
+        timeout: float | None = 30.0,
+    ) -> UTDBan:
+        """Keep somebody out: it is put out at once, and no token lets it in again. Host and admins.
+
+        Args:
+            identity: whom.
+            reason: shown to it, up to 255 characters.
+            duration: seconds, 1 and more; None is for good.
+            everywhere: from all rooms of the application, not only this one.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The ban.
+
+        Raises: as `kick`.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(
+            self._core.ban, timeout, identity, reason=reason, duration=duration, everywhere=everywhere
+        )
+
+    async def unban(self, identity: str, *, everywhere: bool = False, timeout: float | None = 30.0) -> None:
+        """Lift a ban. Host and admins.
+
+        Args:
+            identity: whose.
+            everywhere: the ban from all rooms, not the one from this.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `kick`; 404 where there is no such ban.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.unban, timeout, identity, everywhere=everywhere)
+
+    async def bans(self, *, page: int = 1, per_page: int = 20, timeout: float | None = 30.0) -> UTDBanPage:
+        """Who is banned from this room. Host and admins.
+
+        Args:
+            page: 1 or more.
+            per_page: 1 to 100.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `kick`.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.bans, timeout, page=page, per_page=per_page)
+
+    async def lock_chat(self, locked: bool = True, *, timeout: float | None = 30.0) -> None:
+        """Let only host and admins write in the chat, or everybody again. Host and admins.
+
+        Messages of others are then refused where they are sent, and dropped where they arrive.
+
+        Args:
+            locked: locked or open.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `kick`.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.lock_chat, timeout, locked)
+
+    async def send_chat(
+        self, text: str, *, user_data: Any = None, to: Sequence[str] | None = None, timeout: float | None = 30.0
+    ) -> None:
+        """Send a chat message. Errors as `send_data`, and `UTDPermissionError` while the chat is locked.
+
+        Args:
+            text: 1 to 16,000 characters.
+            user_data: whatever the application adds; JSON.
+            to: identities; None and an empty list are everybody.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.send_chat, timeout, text, user_data=user_data, to=to)
+
+
+class UTDLiveStreamSession(UTDEngineRoomSession):
+    """A live stream, as its host, as a viewer, or as a viewer who is on stage.
+
+    Made by ``client.join_live_stream(…)``. The host goes live and brings viewers on stage; a viewer watches, asks for
+    the stage, and publishes while it is there. A context manager: a host that leaves it ends the stream, unless an
+    exception made it leave, which the viewers then see as `UTDBroadcast.HOST_AWAY` for up to 60 s.
+    """
+
+    _core: LiveStreamSession  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def stage(self) -> AsyncObservable[tuple[UTDStageMember, ...]]:
+        """Who may publish beside the host, in the order in which they came on."""
+        return self._observable(self._core.stage)
+
+    @property
+    def hands(self) -> AsyncObservable[tuple[UTDHand, ...]]:
+        """Who asks for the stage, oldest first."""
+        return self._observable(self._core.hands)
+
+    @property
+    def broadcast(self) -> AsyncObservable[UTDBroadcast]:
+        """Where the stream is: waiting, live, host_away, ended."""
+        return self._observable(self._core.broadcast)
+
+    async def go_live(self, with_video: bool = True, *, timeout: float | None = 60.0) -> None:
+        """Publish the microphone (and camera), then begin the stream. Host only. Idempotent.
+
+        All or nothing: when it fails midway, what it switched on is off again. While the link is mended it waits.
+
+        Args:
+            with_video: the camera too.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: an argument is wrong.
+            UTDPermissionError: not the host; nothing was sent. Or the grant was taken away.
+            UTDStateError: not in the room.
+            UTDTimeoutError: the grant did not come within 10 s, or the engine's answer did not come; `outcome_known`
+                tells whether the stream may have begun.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: engine or media could not be reached.
+        """
+        await self._verb(self._core.go_live, timeout, with_video)
+
+    async def end_live(self, *, timeout: float | None = 30.0) -> None:
+        """End the stream, for everybody and for good: the sources stop. Host only. Idempotent.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDPermissionError: not the host; nothing was sent.
+            UTDStateError: not in the room.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: the engine could not be reached; the stream goes on.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.end_live, timeout)
+
+    async def invite_to_stage(self, identity: str, *, timeout: float | None = 30.0) -> None:
+        """Bring a viewer on stage, whether its hand is up or not: it may publish from then on. Host and admins.
+
+        Args:
+            identity: whom.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: an argument is wrong.
+            UTDStateError: not in the room, or it is the host, who is always on stage.
+            UTDPermissionError: neither host nor admin.
+            UTDEngineError: the engine refused.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.invite_to_stage, timeout, identity)
+
+    async def remove_from_stage(self, identity: str, *, timeout: float | None = 30.0) -> None:
+        """Take somebody off the stage: it is not heard any more. Host and admins.
+
+        Args:
+            identity: whom.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `invite_to_stage`; `UTDStateError` also where it is not on stage.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.remove_from_stage, timeout, identity)
+
+    async def request_stage(self, *, timeout: float | None = 30.0) -> None:
+        """Raise the hand: the host and the admins see it in `hands`. A viewer's.
+
+        With an engine that keeps no hands it is told to those who are there, and nothing stays up.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDStateError: not in the room, on stage or with the hand up already, the host, or the stream has ended.
+            UTDPermissionError: banned.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.request_stage, timeout)
+
+    async def lower_hand(self, *, timeout: float | None = 30.0) -> None:
+        """Take the hand down again. Errors as `request_stage`; `UTDStateError` while it is not up.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.lower_hand, timeout)
+
+    async def leave_stage(self, *, timeout: float | None = 30.0) -> None:
+        """Step off the stage: camera and microphone stop at once, whatever the engine answers.
+
+        Errors as `request_stage`; `UTDStateError` while not on stage. If the engine could not be told, the session is
+        on stage again, with the sources off.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.leave_stage, timeout)
+
+    async def refresh_stage(self, *, timeout: float | None = 30.0) -> tuple[UTDStageMember, ...]:
+        """Ask the engine who is on stage, and show it. Needed by nobody who follows `stage`.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The stage.
+
+        Raises:
+            UTDStateError: not in the room.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.refresh_stage, timeout)
+
+    async def wait_until_ended(self, timeout: float | None = 14500.0) -> UTDBroadcast:
+        """Wait until the stream has ended, whoever ended it. The session is then still in the room: leave it.
+
+        Args:
+            timeout: seconds, or None for no limit. A wait that times out changes nothing.
+
+        Returns:
+            `UTDBroadcast.ENDED`.
+
+        Raises:
+            UTDTimeoutError: it has not ended yet.
+            UTDStateError: not in the room, or left before it ended.
+            UTDConnectionError: removed from the room, or the connection was lost for good.
+        """
+        return await self._wait(self._core.wait_until_ended, timeout)
+
+
+class UTDAudioRoomSession(UTDEngineRoomSession):
+    """An audio room: seats, requests to speak and invitations, and the moderation of all of them.
+
+    Made by ``client.join_audio_room(…)``. Verbs run one at a time, in the order of the calls; `leave` and `dispose`
+    overtake. A context manager: leaving it leaves the room, and with it seat, request and invitation.
+    """
+
+    _core: AudioRoomSession  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def seats(self) -> AsyncObservable[UTDSeatGrid]:
+        """All seats, with who asks and who is invited, as one snapshot; its `my_seat` is this session's."""
+        return self._observable(self._core.seats)
+
+    @property
+    def pending_requests(self) -> AsyncObservable[tuple[UTDSpeakerRequest, ...]]:
+        """Who asks to speak, oldest first."""
+        return self._observable(self._core.pending_requests)
+
+    @property
+    def invitations(self) -> AsyncObservable[tuple[UTDInvitation, ...]]:
+        """The open invitations for this session, oldest first."""
+        return self._observable(self._core.invitations)
+
+    async def setup_seats(
+        self,
+        seat_count: int | None = None,
+        seat_mode: UTDSeatMode | str | None = None,
+        mode_id: int | str | None = None,
+        *,
+        timeout: float | None = 30.0,
+    ) -> UTDSeatGrid:
+        """Arrange the seats, for the first time or again. Host and admins.
+
+        Whoever sits on a seat that still exists keeps it, the others stand up; a change to free mode dismisses the
+        requests. None leaves a part as it is (at first: 8 seats, free).
+
+        Args:
+            seat_count: 1 to 100.
+            seat_mode: ``free`` (whoever wants takes a seat) or ``request`` (a moderator gives them).
+            mode_id: the application's own name for the arrangement: a whole number, or up to 100 characters.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The grid.
+
+        Raises:
+            UTDInputError: an argument is wrong; nothing was sent.
+            UTDStateError: not in the room.
+            UTDPermissionError: neither host nor admin.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.setup_seats, timeout, seat_count, seat_mode, mode_id)
+
+    async def get_seats(self, *, timeout: float | None = 30.0) -> UTDSeatGrid:
+        """Ask the engine for the grid. It is in `seats` already, without asking; this is for whoever doubts it.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The newest grid; its ``raw`` is the engine's own words.
+
+        Raises:
+            UTDStateError: not in the room.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.get_seats, timeout)
+
+    async def take_seat(self, index: int, *, timeout: float | None = 30.0) -> None:
+        """Sit down, and speak: returns with the seat taken and the microphone on.
+
+        On a seat that is muted (`mute_all`) it returns with the microphone off: a moderator decides. When the grant to
+        publish does not come the seat is kept, and ``set_microphone(True)`` tries again.
+
+        Args:
+            index: which seat, from 0. Seat 0 is the host's.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: no such seat; nothing was sent.
+            UTDStateError: it is taken or locked; one sits already; not in the room; overtaken by ``leave``; or the seat
+                was lost meanwhile.
+            UTDPermissionError: seats are given on request here, this one is reserved for somebody else, or the seat was
+                lost while the grant was waited for.
+            UTDTimeoutError: the grant to publish did not come within 10 s.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+        """
+        await self._verb(self._core.take_seat, timeout, index)
+
+    async def leave_seat(self, *, timeout: float | None = 30.0) -> None:
+        """Give the seat back. The microphone is off at once, before the engine answers.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDStateError: one doesn't sit, or is not in the room.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.leave_seat, timeout)
+
+    async def move_seat(self, index: int, *, timeout: float | None = 30.0) -> None:
+        """Change to another seat in one step, without a gap in the sound. A mute goes along.
+
+        Args:
+            index: which seat.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: no such seat; nothing was sent.
+            UTDStateError: it is taken or locked; one doesn't sit; not in the room.
+            UTDPermissionError: it is reserved for somebody else.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.move_seat, timeout, index)
+
+    async def request_to_speak(self, *, timeout: float | None = 30.0) -> UTDSpeakerRequest:
+        """Ask for a seat, where seats are given on request. Returns once the request is in the list.
+
+        When it is approved the engine seats this session; the microphone goes on by itself only with
+        ``join_audio_room(…, auto_unmute=True)``.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The request.
+
+        Raises:
+            UTDStateError: seats are free to take here; one asks, is invited or sits already; not in the room.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.request_to_speak, timeout)
+
+    async def cancel_request(self, *, timeout: float | None = 30.0) -> None:
+        """Take one's request to speak back.
+
+        Args:
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDStateError: there is none, or not in the room.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.cancel_request, timeout)
+
+    async def accept_invitation(
+        self, invitation: int | UTDInvitation | None = None, *, timeout: float | None = 30.0
+    ) -> int:
+        """Accept an invitation, and speak: returns with the seat taken and the microphone on, as `take_seat`.
+
+        Args:
+            invitation: it, or its id; None is the newest open one.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The index of the seat.
+
+        Raises: as `take_seat`; `UTDStateError` where there is no open invitation.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.accept_invitation, timeout, invitation)
+
+    async def decline_invitation(
+        self, invitation: int | UTDInvitation | None = None, *, timeout: float | None = 30.0
+    ) -> None:
+        """Decline an invitation.
+
+        Args:
+            invitation: it, or its id; None is the newest open one.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: not an invitation; nothing was sent.
+            UTDStateError: there is no open invitation, or not in the room.
+            UTDEngineError: the engine refused.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.decline_invitation, timeout, invitation)
+
+    async def approve_speaker(self, request: int | UTDSpeakerRequest, *, timeout: float | None = 30.0) -> int | None:
+        """Seat somebody who asks to speak, on the first seat that is free. Host and admins.
+
+        Args:
+            request: the request, or its id.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The index of the seat; None where the engine does not say.
+
+        Raises:
+            UTDInputError: not a request; nothing was sent.
+            UTDStateError: the request is no longer open, no seat is free, or not in the room.
+            UTDPermissionError: neither host nor admin.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.approve_speaker, timeout, request)
+
+    async def reject_speaker(self, request: int | UTDSpeakerRequest, *, timeout: float | None = 30.0) -> None:
+        """Turn a request to speak down. Host and admins.
+
+        Args:
+            request: the request, or its id.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `approve_speaker`.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.reject_speaker, timeout, request)
+
+    async def invite_to_speak(
+        self, identity: str, seat_index: int | None = None, *, timeout: float | None = 30.0
+    ) -> UTDInvitation:
+        """Invite somebody to sit, in either mode. Host and admins.
+
+        Args:
+            identity: whom.
+            seat_index: on which seat; None is the first that is free when it accepts.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Returns:
+            The invitation.
+
+        Raises:
+            UTDInputError: an argument is wrong, or no such seat; nothing was sent.
+            UTDStateError: it sits or is invited already; the seat is taken or locked; not in the room.
+            UTDPermissionError: neither host nor admin, or the seat is reserved for somebody else.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return await self._verb(self._core.invite_to_speak, timeout, identity, seat_index)
+
+    async def kick_seat(self, index: int, *, timeout: float | None = 30.0) -> None:
+        """Make whoever sits there stand up. Host and admins; an admin not the host.
+
+        Args:
+            index: which seat.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: no such seat; nothing was sent.
+            UTDStateError: nobody sits there, or not in the room.
+            UTDPermissionError: neither host nor admin, or an admin against the host.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.kick_seat, timeout, index)
+
+    async def lock_seat(self, index: int, *, timeout: float | None = 30.0) -> None:
+        """Close a seat, so that nobody may sit there; whoever does stands up first. Host and admins.
+
+        Args:
+            index: which seat.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `kick_seat`; a seat that is empty or locked already is no error.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.lock_seat, timeout, index)
+
+    async def unlock_seat(self, index: int, *, timeout: float | None = 30.0) -> None:
+        """Open a seat that was locked. Host and admins.
+
+        Args:
+            index: which seat.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `kick_seat`; `UTDStateError` where somebody sits.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.unlock_seat, timeout, index)
+
+    async def mute_seat(self, index: int, *, timeout: float | None = 30.0) -> None:
+        """Silence whoever sits there, until `unmute_seat`: it cannot unmute itself. Host and admins.
+
+        Args:
+            index: which seat.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `kick_seat`.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.mute_seat, timeout, index)
+
+    async def unmute_seat(self, index: int, *, timeout: float | None = 30.0) -> None:
+        """Let whoever sits there speak again; it switches its microphone on itself. Host and admins.
+
+        Args:
+            index: which seat.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `kick_seat`.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.unmute_seat, timeout, index)
+
+    async def swap_seats(self, a: int, b: int, *, timeout: float | None = 30.0) -> None:
+        """Let two change seats, in one step; mutes go with the persons. With an empty seat it is a move. Host, admins.
+
+        Args:
+            a: one seat.
+            b: the other.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: no such seat, or the same twice; nothing was sent.
+            UTDStateError: one of them is locked, or nobody sits on either; not in the room.
+            UTDPermissionError: neither host nor admin, or an admin against the host.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.swap_seats, timeout, a, b)
+
+    async def mute_all(self, muted: bool = True, *, timeout: float | None = 30.0) -> None:
+        """Silence everybody who sits, and whoever sits down later; never the host. Or end that. Host and admins.
+
+        Args:
+            muted: silence, or let everybody speak again (each switches its own microphone on).
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: not a boolean; nothing was sent.
+            UTDStateError: not in the room.
+            UTDPermissionError: neither host nor admin.
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: the engine could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        await self._verb(self._core.mute_all, timeout, muted)
+
+
 class UTDStreamClient(AwaitableFacade):
     """One application's way to the engine: signs an identity in, makes sessions, hears who calls.
 
@@ -697,9 +1503,9 @@ class UTDStreamClient(AwaitableFacade):
         return self._core.device_id
 
     @property
-    def sessions(self) -> tuple[UTDCallSession, ...]:
+    def sessions(self) -> tuple[UTDSession, ...]:
         """The sessions that are connected or in a call, oldest first. Any thread."""
-        return tuple(UTDCallSession._around(core) for core in self._core.sessions)
+        return tuple(_public(core) for core in self._core.sessions)
 
     async def authenticate(
         self,
@@ -763,6 +1569,115 @@ class UTDStreamClient(AwaitableFacade):
             self._core.call_session(
                 type, microphone=microphone, camera=camera, adaptive_stream=adaptive_stream, dynacast=dynacast
             )
+        )
+
+    def join_live_stream(
+        self,
+        identity: str,
+        room_name: str,
+        as_host: bool = False,
+        name: str | None = None,
+        device_id: str | None = None,
+        *,
+        microphone: AudioSource | None = None,
+        camera: VideoSource | None = None,
+        adaptive_stream: bool = False,
+        dynacast: bool = False,
+        timeout: float | None = 60.0,
+    ) -> Joining[UTDLiveStreamSession]:
+        """Join a live stream. Returns with the first snapshot of its stage in; nothing is published yet.
+
+        The identity is signed in for this session; who is signed in with `authenticate` stays as it was, and a client
+        where nobody is becomes this identity.
+
+        Args:
+            identity: who, 1 to 255 characters.
+            room_name: which stream, 1 to 255 characters.
+            as_host: be its owner and host. The first one who asks is; who asks later is audience (see ``is_host``).
+            name: shown to others.
+            device_id: tells this device from others of the same identity; the client's own unless given.
+            microphone: what the session says, once it may publish; silence unless given.
+            camera: what it shows; the test pattern unless given.
+            adaptive_stream: video that nobody watches is not received, and who watches chooses the layer.
+            dynacast: LiveKit's dynacast.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises:
+            UTDInputError: an argument is wrong; nothing was sent.
+            UTDPermissionError: banned (``is_banned``), or otherwise not let in.
+            UTDStateError: the room is of another type (409).
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: engine or media server could not be reached.
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return Joining(
+            self._verb(
+                self._core.join_live_stream,
+                timeout,
+                identity,
+                room_name,
+                as_host,
+                name,
+                device_id,
+                microphone=microphone,
+                camera=camera,
+                adaptive_stream=adaptive_stream,
+                dynacast=dynacast,
+            ),
+            UTDLiveStreamSession._around,
+        )
+
+    def join_audio_room(
+        self,
+        identity: str,
+        room_name: str,
+        as_host: bool = False,
+        name: str | None = None,
+        device_id: str | None = None,
+        *,
+        seat_count: int | None = None,
+        seat_mode: UTDSeatMode | str | None = None,
+        microphone: AudioSource | None = None,
+        auto_unmute: bool = False,
+        dynacast: bool = False,
+        timeout: float | None = 60.0,
+    ) -> Joining[UTDAudioRoomSession]:
+        """Join an audio room. Returns with the first snapshot of its seats in; nobody sits down by joining.
+
+        Args:
+            identity: who, 1 to 255 characters.
+            room_name: which room, 1 to 255 characters.
+            as_host: be its owner and host. The first one who asks is; who asks later is audience (see ``is_host``).
+            name: shown to others.
+            device_id: tells this device from others of the same identity; the client's own unless given.
+            seat_count: hosts only: set up so many seats, 1 to 100, unless there are seats already.
+            seat_mode: hosts only: ``free`` or ``request``, as ``seat_count``.
+            microphone: what the session says, once it sits; silence unless given.
+            auto_unmute: the microphone goes on by itself when a request to speak is approved.
+            dynacast: LiveKit's dynacast.
+            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
+
+        Raises: as `join_live_stream`; `UTDInputError` also for seats given without ``as_host``.
+
+        Raises:
+            UTDTimeoutError: it took longer than ``timeout``.
+        """
+        return Joining(
+            self._verb(
+                self._core.join_audio_room,
+                timeout,
+                identity,
+                room_name,
+                as_host,
+                name,
+                device_id,
+                seat_count=seat_count,
+                seat_mode=seat_mode,
+                microphone=microphone,
+                auto_unmute=auto_unmute,
+                dynacast=dynacast,
+            ),
+            UTDAudioRoomSession._around,
         )
 
     async def get_call(self, call: str | UTDCall, *, timeout: float | None = 30.0) -> UTDCall:
@@ -873,3 +1788,14 @@ class UTDStreamClient(AwaitableFacade):
     async def close(self) -> None:
         """`dispose`, under the name Python has for it."""
         await self.dispose()
+
+
+def _public(core: BaseSession) -> UTDSession:
+    """The public object of a session, of its own class."""
+    if isinstance(core, CallSession):
+        return UTDCallSession._around(core)
+    if isinstance(core, LiveStreamSession):
+        return UTDLiveStreamSession._around(core)
+    if isinstance(core, AudioRoomSession):
+        return UTDAudioRoomSession._around(core)
+    return UTDSession._around(core)

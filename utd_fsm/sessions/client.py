@@ -7,27 +7,26 @@ Loop thread, except where a member says otherwise. The facades are `utd_fsm.clie
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 import os
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING
 
 from utd_fsm import validation
 from utd_fsm.call_watch import CallWatch
 from utd_fsm.engine_api import EngineApi
-from utd_fsm.errors import UTDClosedError, UTDConflictError, UTDStateError, UTDStreamException
-from utd_fsm.incoming import IncomingCalls
-from utd_fsm.models import UTDCall, UTDCallPage, UTDCallStatus, UTDStreamType
+from utd_fsm.errors import UTDConflictError, UTDInputError
+from utd_fsm.models import UTDCall, UTDCallPage, UTDCallStatus, UTDSeatMode, UTDStreamType
 from utd_fsm.observe import Order
-from utd_fsm.portal import Deadline, Lease, portal
+from utd_fsm.portal import Deadline, portal
 from utd_fsm.room import RoomOptions
+from utd_fsm.sessions.audio_room import AudioRoomSession
+from utd_fsm.sessions.base import BaseSession
 from utd_fsm.sessions.call import CallSession
+from utd_fsm.sessions.client_machinery import ClientMachinery, warm_up
 from utd_fsm.sessions.engine_calls import EngineCalls
+from utd_fsm.sessions.live_stream import LiveStreamSession
 from utd_fsm.sessions.marks import plain, verb, wait
 from utd_fsm.sessions.room import livekit_room
 
@@ -37,15 +36,8 @@ if TYPE_CHECKING:
     from utd_fsm.room import RoomFactory
     from utd_fsm.sessions.timing import Timing
 
-log = logging.getLogger("utd_fsm.client")
 
-T = TypeVar("T")
-
-GOODBYE = 5.0
-"""Seconds that all sessions together have to end when the client is disposed."""
-
-
-class ClientCore:
+class ClientCore(ClientMachinery):
     """One application's way to the engine: signs an identity in, makes sessions, hears who calls.
 
     One HTTP layer is shared by all its sessions. Any thread. A context manager; leaving it ends the sessions and frees
@@ -75,60 +67,12 @@ class ClientCore:
         Raises:
             UTDInputError: an argument is wrong.
         """
-        self._api = EngineApi(app_id, app_key, base_url=base_url, token_base_url=token_base_url)
-        self._asynchronous = asynchronous
-        self._room_factory = _room_factory
-        self._timing = _timing
-        self._credentials: Credentials | None = None
-        self._incoming: IncomingCalls | None = None
-        # All that somebody still has, in the order of their making; and those that go on even if nobody has them.
-        self._sessions: WeakValueDictionary[int, CallSession] = WeakValueDictionary()
-        self._held: set[CallSession] = set()
-        self._made = itertools.count()
-        self._lease: Lease | None = None
-        self._farewell: Callable[[], None] | None = None
-        self._closed = False
-        self.pid = os.getpid()
-        self.public: object = self
-
-    # ------------------------------------------------------------------ for the facades
-
-    def publish_as(self, public: object) -> None:
-        """The facade that signals name as their sender."""
-        self.public = public
-
-    def after_fork(self) -> None:
-        """In a forked child: the identity stays, connections and sessions are the parent's. Any thread; idempotent.
-
-        Several threads may find themselves in the child at once: only the first one's word counts.
-        """
-        with portal().lock:
-            if self.pid == os.getpid():
-                return
-            self._incoming = self._lease = self._farewell = None
-            self._sessions = WeakValueDictionary()
-            self._held = set()
-            self.pid = os.getpid()
-
-    async def perform(self, method: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """Run a verb; a client's verbs do not wait for one another."""
-        return await method(*args, **kwargs)
-
-    async def leave_with(self, failed: bool) -> None:
-        """Leave a ``with``."""
-        await self.dispose()
-
-    def tell_call(self, error: UTDStreamException) -> None:
-        """A client is about no call."""
-
-    def lost(self, name: str, result: Any) -> None:
-        """A call that was handed to somebody who had just stopped waiting goes to the next one."""
-        if name == "wait_for_call" and isinstance(result, UTDCall) and self._incoming is not None:
-            self._incoming.give_back(result)
-
-    def describe(self) -> str:
-        """For the repr: never a key, never a bearer."""
-        return f"{self.identity or 'not signed in'}{' closed' if self._closed else ''}"
+        super().__init__(
+            EngineApi(app_id, app_key, base_url=base_url, token_base_url=token_base_url),
+            asynchronous=asynchronous,
+            room_factory=_room_factory,
+            timing=_timing,
+        )
 
     # ------------------------------------------------------------------ identity
 
@@ -143,15 +87,11 @@ class ClientCore:
         return self._credentials.device_id if self._credentials else None
 
     @property
-    def sessions(self) -> tuple[CallSession, ...]:
+    def sessions(self) -> tuple[BaseSession, ...]:
         """The sessions that are connected or in a call, oldest first. Any thread."""
         if self.pid != os.getpid():
             return ()  # they are the parent's
         return tuple(session for session in self._known() if session.is_alive)
-
-    def _known(self) -> list[CallSession]:
-        # One atomic step: another thread may be making one.
-        return [session for ref in self._sessions.valuerefs() if (session := ref()) is not None]
 
     @verb()
     async def authenticate(
@@ -187,7 +127,7 @@ class ClientCore:
         device = validation.device_id(device_id) if device_id is not None else None
         validation.boolean(receive_calls, "receive_calls")
         self._open()
-        warming = portal().spawn(_warm_up(), name="utd-warm-up") if self._room_factory is None else None
+        warming = portal().spawn(warm_up(), name="utd-warm-up") if self._room_factory is None else None
         credentials = await portal().in_thread(partial(self._api.authenticate, who, name=shown, device_id=device))
         if warming is not None:
             # The native library takes half a second to load: here it costs nobody a call.
@@ -239,10 +179,7 @@ class ClientCore:
             identity=credentials.identity,
             microphone=microphone,
             camera=camera,
-            options=RoomOptions(
-                adaptive_stream=validation.boolean(adaptive_stream, "adaptive_stream"),
-                dynacast=validation.boolean(dynacast, "dynacast"),
-            ),
+            options=_options(adaptive_stream, dynacast),
             asynchronous=self._asynchronous,
             room_factory=self._room_factory or livekit_room,
             timing=self._timing,
@@ -253,12 +190,90 @@ class ClientCore:
         self._sessions[next(self._made)] = session
         return session
 
-    def _hold(self, session: CallSession) -> None:
-        """Keep a session as long as it is connected or in a call, whoever lets go of it; afterwards no longer."""
-        if session.is_alive:
-            self._held.add(session)
-        else:
-            self._held.discard(session)
+    @verb(timeout=60.0)
+    async def join_live_stream(
+        self,
+        identity: str,
+        room_name: str,
+        as_host: bool = False,
+        name: str | None = None,
+        device_id: str | None = None,
+        *,
+        microphone: AudioSource | None = None,
+        camera: VideoSource | None = None,
+        adaptive_stream: bool = False,
+        dynacast: bool = False,
+    ) -> LiveStreamSession:
+        """Join a live stream. Returns with the first snapshot of its stage in; nothing is published yet.
+
+        The identity is signed in for this session; who is signed in with `authenticate` stays as it was, and a client
+        where nobody is becomes this identity.
+
+        Args:
+            identity: who, 1 to 255 characters.
+            room_name: which stream, 1 to 255 characters.
+            as_host: be its owner and host. The first one who asks is; who asks later is audience (see ``is_host``).
+            name: shown to others.
+            device_id: tells this device from others of the same identity; the client's own unless given.
+            microphone: what the session says, once it may publish; silence unless given.
+            camera: what it shows; the test pattern unless given.
+            adaptive_stream: video that nobody watches is not received, and who watches chooses the layer.
+            dynacast: LiveKit's dynacast.
+
+        Raises:
+            UTDInputError: an argument is wrong; nothing was sent.
+            UTDPermissionError: banned (``is_banned``), or otherwise not let in.
+            UTDStateError: the room is of another type (409).
+            UTDEngineError: the engine refused otherwise.
+            UTDConnectionError: engine or media server could not be reached.
+        """
+        options = _options(adaptive_stream, dynacast)
+        way = await self._enter(UTDStreamType.LIVE_STREAM, identity, room_name, as_host, name, device_id)
+        session = LiveStreamSession(**self._room_session(way, options), microphone=microphone, camera=camera)
+        return await self._joined(session)
+
+    @verb(timeout=60.0)
+    async def join_audio_room(
+        self,
+        identity: str,
+        room_name: str,
+        as_host: bool = False,
+        name: str | None = None,
+        device_id: str | None = None,
+        *,
+        seat_count: int | None = None,
+        seat_mode: UTDSeatMode | str | None = None,
+        microphone: AudioSource | None = None,
+        auto_unmute: bool = False,
+        dynacast: bool = False,
+    ) -> AudioRoomSession:
+        """Join an audio room. Returns with the first snapshot of its seats in; nobody sits down by joining.
+
+        Args:
+            identity: who, 1 to 255 characters.
+            room_name: which room, 1 to 255 characters.
+            as_host: be its owner and host. The first one who asks is; who asks later is audience (see ``is_host``).
+            name: shown to others.
+            device_id: tells this device from others of the same identity; the client's own unless given.
+            seat_count: hosts only: set up so many seats, 1 to 100, unless there are seats already.
+            seat_mode: hosts only: ``free`` or ``request``, as ``seat_count``.
+            microphone: what the session says, once it sits; silence unless given.
+            auto_unmute: the microphone goes on by itself when a request to speak is approved.
+            dynacast: LiveKit's dynacast.
+
+        Raises: as `join_live_stream`; `UTDInputError` also for seats given without ``as_host``.
+        """
+        options = _options(False, dynacast)
+        validation.boolean(auto_unmute, "auto_unmute")
+        if (seat_count is not None or seat_mode is not None) and not validation.boolean(as_host, "as_host"):
+            raise UTDInputError("seat_count and seat_mode: only the host sets up the seats; allowed: with as_host=True")
+        seats = {
+            "seat_count": validation.optional_integer(seat_count, "seat_count", least=1, most=100),
+            "seat_mode": None if seat_mode is None else validation.seat_mode(seat_mode),
+        }
+        way = await self._enter(UTDStreamType.AUDIO_ROOM, identity, room_name, as_host, name, device_id, **seats)
+        session = AudioRoomSession(**self._room_session(way, options), microphone=microphone, auto_unmute=auto_unmute)
+        return await self._joined(session)
 
     # ------------------------------------------------------------------ calls without a session
 
@@ -371,16 +386,6 @@ class ClientCore:
                 return call
             # Signed in again meanwhile: whoever waits goes on waiting, in the same order, as who it is now.
 
-    def _hearing(self) -> IncomingCalls:
-        if self._incoming is None:
-            self._incoming = IncomingCalls(portal(), self._api, self._signed_in("incoming_calls"), sender=self.public)
-        return self._incoming
-
-    def _stop_hearing(self) -> None:
-        incoming, self._incoming = self._incoming, None
-        if incoming is not None:
-            incoming.close()
-
     # ------------------------------------------------------------------ the end
 
     @verb(timeout=30.0)
@@ -395,63 +400,17 @@ class ClientCore:
         if self._farewell is not None:
             self._farewell()
 
-    def release(self) -> None:
-        """Let the loop thread end once nobody else holds it. Any thread; a thread that may wait sees it end."""
-        if not self._closed:
-            return  # interrupted before it began
-        with portal().lock:
-            lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
-
-    async def _end_sessions(self) -> None:
-        sessions = self._known()
-        if not sessions:
-            return
-        began = time.monotonic()
-        done, late = await asyncio.wait(
-            [asyncio.ensure_future(session.perform(session.dispose)) for session in sessions], timeout=GOODBYE
-        )
-        for task in done:
-            if not task.cancelled() and isinstance(task.exception(), UTDStreamException):
-                log.warning("a session did not end well: %s", task.exception())
-        if late:
-            log.warning("%d sessions did not end within %.1f s", len(late), time.monotonic() - began)
-
     # ------------------------------------------------------------------ small things
 
-    def _open(self) -> None:
-        """Hold the loop thread from the first use on, and have the sessions ended when the interpreter exits."""
-        self._refuse_closed()
-        if self.pid != os.getpid():
-            self.after_fork()  # what it holds is the parent's loop thread
-        if self._lease is not None:
-            return
-        with portal().lock:  # of two threads that are first, one holds it
-            self._refuse_closed()
-            if self._lease is None:
-                self._lease = portal().hold()
-                self._farewell = portal().at_exit(self._end_sessions)
 
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise UTDClosedError("the client is closed; make a new one")
-
-    def _signed_in(self, event: str) -> Credentials:
-        if self._credentials is None:
-            raise UTDStateError(
-                f"{event}: nobody is signed in; call authenticate(identity) first", state="signed_out", event=event
-            )
-        return self._credentials
+def _options(adaptive_stream: object, dynacast: object) -> RoomOptions:
+    return RoomOptions(
+        adaptive_stream=validation.boolean(adaptive_stream, "adaptive_stream"),
+        dynacast=validation.boolean(dynacast, "dynacast"),
+    )
 
 
 def _follow(
     api: EngineApi, credentials: Credentials, call_id: str, callback: Callable[[UTDCall], None]
 ) -> Callable[[], None]:
     return CallWatch(portal(), api, credentials, call_id, callback).close
-
-
-async def _warm_up() -> None:
-    from utd_fsm.livekit_room import warm_up
-
-    await warm_up()

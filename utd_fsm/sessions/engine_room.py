@@ -56,7 +56,7 @@ class EngineRoomSession(BaseSession):
     """
 
     roles: BaseObservable[Mapping[str, UTDRole]]
-    """Identity → role of everybody who is here, as the server wrote it; read-only. The owner of the room is host."""
+    """Identity → role of everybody here, as the server wrote it; read-only. The owner of the room is host."""
     chat_locked: BaseObservable[bool]
     """Whether only host and admins may write in the chat."""
 
