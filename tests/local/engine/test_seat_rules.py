@@ -103,6 +103,9 @@ def test_a_mute_goes_with_the_person_and_not_with_the_seat(desk: Desk) -> None:
     desk.rooms.swap(ROOM, ADMIN, 1, 4)
     assert desk.sitting() == {1: "bob", 4: "ann"}
     assert desk.states() == ["free", "muted", "free", "locked", "occupied", "free"]
+    desk.rooms.swap(ROOM, ADMIN, 1, 4)
+    assert desk.states() == ["free", "occupied", "free", "locked", "muted", "free"]
+    desk.rooms.swap(ROOM, ADMIN, 4, 1)
     desk.rooms.swap(ROOM, ADMIN, 5, 1)  # with an empty one it is a move, whichever is named first
     assert desk.states() == ["free", "free", "free", "locked", "occupied", "muted"]
     desk.rooms.leave(ROOM, "bob")

@@ -118,6 +118,7 @@ def setup(room: RoomRecord, count: int | None, mode: UTDSeatMode | None, mode_id
     apply(room, dismisses(one.identity for one in room.invitations if (one.seat_index or 0) >= count))
     if room.mode is UTDSeatMode.FREE:
         apply(room, dismisses(one.identity for one in room.requests))
+    assert all(row.who is None for row in room.seats[count:]), "a seat is taken away from under somebody"
     room.seats = [*room.seats[:count], *(SeatRow() for _ in range(len(room.seats), count))]
     if room.host_seat >= count:
         room.host_seat = 0

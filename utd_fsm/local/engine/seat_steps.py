@@ -137,11 +137,15 @@ def apply(room: RoomRecord, steps: Steps) -> None:
         else:
             person = people.setdefault(step.identity, start(SpeakerRecord, standing(room, step.identity)))
             _send(person, step.event, "person", step.identity)
-    for index, seat in seats.items():
-        row = room.seats[index]
-        room.seats[index] = replace(row, state=seat.state, who=sitting.get(index, row.who))
+    touched = {index: room.seats[index] for index in seats}
+    before = {row.identity: standing(room, row.identity) for row in touched.values() if row.identity is not None}
+    for index, row in touched.items():
+        room.seats[index] = replace(row, state=seats[index].state, who=sitting.get(index, row.who))
     room.requests = [one for one in room.requests if _still(people, one.identity, "requested")]
     room.invitations = [one for one in room.invitations if _still(people, one.identity, "invited")]
+    for identity, state in (before | {who: machine.state for who, machine in people.items()}).items():
+        # whoever now asks or is invited comes into its list with the number that the verb gives it
+        assert state in ("requested", "invited") or standing(room, identity) == state, "seat and person disagree"
 
 
 def _send(machine: Runner[Any], event: str, kind: str, key: int | str) -> None:

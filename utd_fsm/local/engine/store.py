@@ -298,14 +298,3 @@ class Store(RoomTables):
     def drop_hook(self, hook_id: int) -> None:
         """Delivered, refused, or given up."""
         self._db.execute("DELETE FROM webhooks WHERE id = ?", (hook_id,))
-
-    # --- rooms of streams and audio rooms
-
-    def room_owner(self, name: str, type_: str, owner: str | None) -> tuple[str, str | None]:
-        """Type and owner of a room; made with these if it is new, and given this owner if it had none."""
-        self._db.execute("INSERT OR IGNORE INTO rooms VALUES (?, ?, ?)", (name, type_, owner))
-        if owner is not None:
-            self._db.execute("UPDATE rooms SET owner = ? WHERE name = ? AND owner IS NULL", (owner, name))
-        row = self._row("SELECT type, owner FROM rooms WHERE name = ?", name)
-        assert row is not None
-        return row["type"], row["owner"]
