@@ -103,17 +103,17 @@ class RoomApi:
         return self._stage(self._ask(_POST, cred, room_wire.STAGE_REMOVE, room, body), deadline)
 
     def live_start(
-        self, cred: Credentials, room: str, *, deadline: float | None = None
+        self, cred: Credentials, room: str, *, key: str | None = None, deadline: float | None = None
     ) -> tuple[UTDBroadcast | None, int | None]:
         """Go on air (the owner; ours). Returns state and version, None each where the answer leaves it out."""
-        ask = self._ask(_POST, cred, room_wire.LIVE_START, room)
+        ask = self._ask(_POST, cred, room_wire.LIVE_START, room, key=key)
         return room_wire.read_live(self._requests.perform(ask, deadline=deadline), ask.route)
 
     def live_end(
-        self, cred: Credentials, room: str, *, deadline: float | None = None
+        self, cred: Credentials, room: str, *, key: str | None = None, deadline: float | None = None
     ) -> tuple[UTDBroadcast | None, int | None]:
         """End the stream (the owner; ours). Returns as `live_start` does."""
-        ask = self._ask(_POST, cred, room_wire.LIVE_END, room)
+        ask = self._ask(_POST, cred, room_wire.LIVE_END, room, key=key)
         return room_wire.read_live(self._requests.perform(ask, deadline=deadline), ask.route)
 
     # --- the seats

@@ -53,6 +53,10 @@ class WatchedServer(MemoryServer):
         asyncio.get_running_loop().call_soon(self.engine.came, place[0].name, place[1].identity, place[1].sid)
         return place
 
+    def leave(self, room: Any, seat: Any) -> None:
+        super().leave(room, seat)
+        asyncio.get_running_loop().call_soon(self.engine.went, room.name, seat.identity, seat.sid)
+
     def _leave(self, room: Any, seat: Any, reason: LeaveReason) -> None:
         super()._leave(room, seat, reason)
         asyncio.get_running_loop().call_soon(self.engine.went, room.name, seat.identity, seat.sid)
@@ -91,8 +95,10 @@ class RoomEngine:
         self.unreachable = False
         self.keeps_hands = self.keeps_live = self.carries_stage = self.versions = self.knows_live = True
         self.short = False
+        self._closed = False
 
     def close(self) -> None:
+        self._closed = True
         self.store.close()
 
     def truth(self, room: str = "room") -> RoomRecord:
@@ -268,7 +274,7 @@ class RoomEngine:
 
     def came(self, room: str, identity: str, sid: str) -> None:
         """participant_joined: the books about who is there, and everything put right for it."""
-        record = self.rooms.find(room)
+        record = None if self._closed else self.rooms.find(room)
         if record is None:
             return
         with self.store.transaction():
@@ -280,6 +286,8 @@ class RoomEngine:
 
     def went(self, room: str, identity: str, sid: str) -> None:
         """participant_left. Whether somebody is gone for good is for the test to say (`gone`)."""
+        if self._closed:
+            return
         record, known = self.rooms.find(room), self.store.occupants(room).get(identity)
         if record is None or known is None or known.sid != sid:
             return

@@ -118,11 +118,11 @@ class EngineRoom:
     async def stage_remove(self, target: str) -> UTDStage | None:
         return await self._wish(self._rooms.stage_remove, target)
 
-    async def live_start(self) -> tuple[UTDBroadcast | None, int | None]:
-        return await self._wish(self._rooms.live_start)
+    async def live_start(self, *, key: str | None = None) -> tuple[UTDBroadcast | None, int | None]:
+        return await self._wish(self._rooms.live_start, key=key)
 
-    async def live_end(self) -> tuple[UTDBroadcast | None, int | None]:
-        return await self._wish(self._rooms.live_end)
+    async def live_end(self, *, key: str | None = None) -> tuple[UTDBroadcast | None, int | None]:
+        return await self._wish(self._rooms.live_end, key=key)
 
     # --- the seats
 

@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from utd_fsm import room_wire, signals
 from utd_fsm.errors import (
-    UTDConnectionError,
     UTDEngineError,
     UTDPermissionError,
     UTDStateError,
     UTDStreamException,
-    UTDTimeoutError,
 )
 from utd_fsm.machines import StageMember
 from utd_fsm.models import UTDParticipant, UTDRole, UTDStreamType, UTDTrackSource
 from utd_fsm.observable import BaseObservable
-from utd_fsm.observe import Snapshot
+from utd_fsm.observe import Order, Snapshot
 from utd_fsm.room import LeaveReason
 from utd_fsm.room_models import RoomState, UTDBroadcast, UTDHand, UTDStage, UTDStageMember
 from utd_fsm.sessions.arrivals import Arrivals
@@ -37,13 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("utd_fsm.stream")
 
-T = TypeVar("T")
-
 NO_SUCH_ROUTE: Final = frozenset({404, 405})
 """What an engine answers that does not know ``live/start`` and ``live/end``, which are ours."""
-_TRIES: Final = 3
-_PAUSE: Final = 0.3
-"""Seconds before a request whose answer was lost is sent again."""
 
 
 class LiveStreamCore(EngineRoomSession):
@@ -64,6 +57,8 @@ class LiveStreamCore(EngineRoomSession):
         self.hands = self._observable(none, "hands", signals.hands_changed)
         self.broadcast = self._observable(UTDBroadcast.WAITING, "broadcast", signals.broadcast_changed)
         self._of_a_stay = (*self._of_a_stay, self.stage, self.hands)
+        # One machine to the engine, also over several stays: what an earlier one still has under way is superseded.
+        self._order = Order()
         self._standing: Standing | None = None
         self._air: BroadcastDriver | None = None
         self._ended: asyncio.Future[UTDBroadcast] | None = None
@@ -85,6 +80,7 @@ class LiveStreamCore(EngineRoomSession):
         super()._begin_stay()
         self._forget()
         self._standing = Standing(StageMember, look=self._look_as_seal, on_step=self._standing_moved)
+        self._standing.order = self._order
         self._begin_broadcast()
 
     def _begin_broadcast(self) -> None:
@@ -107,6 +103,8 @@ class LiveStreamCore(EngineRoomSession):
             self._air.close()
 
     def _gone(self, state: str) -> None:
+        if self._air is not None:
+            self._air.away()  # first: that nobody is listed any more is not the host's leaving
         super()._gone(state)
         self._show((), ())
 
@@ -124,9 +122,9 @@ class LiveStreamCore(EngineRoomSession):
         if standing is None or self.is_host or self._is_over:
             return None
         if standing.state in ("on_stage", "stepping_down"):
-            return self._engine_room.stage_leave(key=standing.order.next())
+            return self._engine_room.stage_leave(key=self._order.next())
         if standing.state in ("hand_up", "asking", "lowering"):
-            return self._engine_room.stage_lower(key=standing.order.next())
+            return self._engine_room.stage_lower(key=self._order.next())
         return None
 
     # ------------------------------------------------------------------------------------------------- the broadcast
@@ -175,29 +173,25 @@ class LiveStreamCore(EngineRoomSession):
             f"{event}: the stream has ended; join again for the next one", state="ended", event=event, allowed=("join",)
         )
 
-    async def _repeated(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Send what may be sent twice until it is answered; at most `_TRIES` times."""
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                return await request()
-            except (UTDConnectionError, UTDTimeoutError) as error:
-                if error.outcome_known or not tries_left:
-                    raise
-                log.info("asking again: %s", error)
-                await asyncio.sleep(_PAUSE)
-        raise AssertionError("unreachable")
-
     async def _tell_live(
-        self, request: Callable[[], Awaitable[tuple[UTDBroadcast | None, int | None]]], meant: UTDBroadcast
+        self, request: Callable[..., Awaitable[tuple[UTDBroadcast | None, int | None]]], meant: UTDBroadcast
     ) -> bool:
-        """Tell the engine that the stream begins or ends; False from an engine that does not keep it."""
+        """Tell the engine that the stream begins or ends; False from an engine that does not keep it.
+
+        Numbered as wishes are, so that one that was given up on is never applied after a newer one.
+        """
         mark = self._live_news.mark()
         try:
-            said, version = await self._repeated(request)
+            said, version = await request(key=self._order.next())
         except UTDEngineError as error:
             if error.status_code in NO_SUCH_ROUTE and not self._live_number:
                 log.info("%s: the engine keeps no state of the stream; presence alone decides", self.describe())
                 return False
+            raise
+        except BaseException:
+            # It may be on its way still, and must not be applied once this verb has failed.
+            if self._standing is not None:
+                self._standing.seal()
             raise
         number = self._live_news.answer(version, mark)
         if number is not None:

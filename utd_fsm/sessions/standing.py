@@ -99,6 +99,10 @@ class Standing:
         else:
             self._over(heard)
 
+    def seal(self) -> None:
+        """A request numbered by `order` was given up on that is no wish of this view: a look seals it, by and by."""
+        self._settle_soon()
+
     def close(self) -> None:
         """The room was left: nothing is settled any more. Idempotent."""
         self._closed = True
