@@ -22,6 +22,8 @@ demo = typer.Typer(
 )
 app.add_typer(demo, name="demo")
 
+MOST_PEOPLE = 30
+"""Beside the host: a demonstration decodes everybody for everybody, in one process."""
 MEDIA_HELP = "embedded, livekit-server, or the ws:// URL of one (keys in LIVEKIT_API_KEY and LIVEKIT_API_SECRET)."
 
 
@@ -77,6 +79,35 @@ def demo_call(
 
     configure_logging(log)
     raise typer.Exit(run_demo_call(media=media, video=video, seconds=seconds, record=record, as_json=as_json))
+
+
+@demo.command("stream")
+def demo_stream(
+    viewers: Annotated[int, typer.Option(min=1, max=MOST_PEOPLE, help="How many watch; one comes on stage.")] = 3,
+    media: Media = "embedded",
+    as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")] = False,
+    log: LogLevel = Verbosity.WARNING,
+) -> None:
+    """A live stream: a host, viewers, one of them on stage and off it again, each with a tone; who heard whom."""
+    from utd_fsm.cli.demo_stream import run_demo_stream
+
+    configure_logging(log)
+    raise typer.Exit(run_demo_stream(media=media, viewers=viewers, as_json=as_json))
+
+
+@demo.command("room")
+def demo_room(
+    seats: Annotated[int, typer.Option(min=4, max=100, help="How many seats; the first is the host's.")] = 8,
+    listeners: Annotated[int, typer.Option(min=2, max=MOST_PEOPLE, help="How many come; up to three get a seat.")] = 4,
+    media: Media = "embedded",
+    as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")] = False,
+    log: LogLevel = Verbosity.WARNING,
+) -> None:
+    """An audio room: requests, approval, invitation, kick, lock, swap, mute; and after each who heard whom."""
+    from utd_fsm.cli.demo_room import run_demo_room
+
+    configure_logging(log)
+    raise typer.Exit(run_demo_room(media=media, seats=seats, listeners=listeners, as_json=as_json))
 
 
 @app.command()

@@ -154,7 +154,8 @@ class Scene:
     def call_somebody(self) -> None:
         """The caller's thread."""
         party, show = self.caller, self.show
-        with self.crew.client(party.identity, "Alice") as client:
+        with self.crew.client() as client:
+            client.authenticate(party.identity, name="Alice")
             self.crew.wait(self.callee_listens, "the callee listens", ANSWER_WITHIN)
             with session_for(client, party, video=self.video) as call, following(call, party, show):
                 self.started_at = time.monotonic()
@@ -171,7 +172,8 @@ class Scene:
     def answer_calls(self) -> None:
         """The callee's thread."""
         party, show = self.callee, self.show
-        with self.crew.client(party.identity, "Bob") as client:
+        with self.crew.client() as client:
+            client.authenticate(party.identity, name="Bob")
             self.callee_listens.set()
             incoming = client.wait_for_call(timeout=ANSWER_WITHIN + 10.0)
             if incoming is None:

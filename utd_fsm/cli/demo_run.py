@@ -17,8 +17,7 @@ from typing import Any, Final
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from utd_fsm.client import UTDStreamClient
-from utd_fsm.errors import UTDStreamException, UTDTimeoutError
+from utd_fsm import UTDStreamClient, UTDStreamException, UTDTimeoutError
 from utd_fsm.testing import LocalEngine, local_engine
 
 WITHIN: Final = 30.0
@@ -78,14 +77,13 @@ class Crew:
         self._clients: list[UTDStreamClient] = []
 
     @contextmanager
-    def client(self, identity: str, name: str | None = None) -> Iterator[UTDStreamClient]:
-        """A client that is signed in; closed after the body, or earlier when all is given up."""
+    def client(self) -> Iterator[UTDStreamClient]:
+        """A client of one participant; closed after the body, or earlier when all is given up."""
         engine = self.engine
         with UTDStreamClient(engine.app_id, engine.app_key, base_url=engine.base_url) as client:
             with self._lock:
                 self._clients.append(client)
             self.check()
-            client.authenticate(identity, name=name)
             yield client
 
     def check(self) -> None:
