@@ -36,7 +36,7 @@ def stepped(grid: UTDSeatGrid, *steps: Step) -> UTDSeatGrid | None:
     asks = {one.identity: one for one in grid.requests}
     bids = {one.identity: one for one in grid.invitations}
     sits = {seat.identity for seat in seats} - {None}
-    number = 1 + max([0, *(one.id for one in (*grid.requests, *grid.invitations))])
+    number = 1 + max([0, *(one.id for one in grid.requests), *(one.id for one in grid.invitations)])
     people = {who: start(SpeakerRecord, standing_of(grid, who)) for who in PEOPLE}
     for kind, which, event, sitter in steps:
         try:
@@ -116,25 +116,25 @@ def _verbs(grid: UTDSeatGrid) -> Iterator[tuple[str, tuple[Step, ...]]]:
             yield "leave", (("person", who, "unseat", None), ("seat", where[who].index, "vacate", None))
     for seat in grid.seats:
         i = seat.index
-        who = seat.identity
-        evicted: tuple[Step, ...] = () if who is None else (
-            ("seat", i, "vacate", None), ("person", who, "unseat", None)
+        sitter = seat.identity
+        evicted: tuple[Step, ...] = () if sitter is None else (
+            ("seat", i, "vacate", None), ("person", sitter, "unseat", None)
         )  # fmt: skip
         yield "lock", (*evicted, ("seat", i, "lock", None))
         for name in ("unlock", "mute", "unmute"):
             yield name, (("seat", i, name, None),)
         for other in grid.seats[:i]:
-            if who is not None and other.identity is not None:
+            if sitter is not None and other.identity is not None:
                 yield (
                     "swap",
                     (
                         ("seat", i, "vacate", None),
                         ("seat", other.index, "vacate", None),
-                        ("seat", other.index, "take", who),
+                        ("seat", other.index, "take", sitter),
                         ("seat", i, "take", other.identity),
                         *mute_if(other.index, seat.muted),
                         *mute_if(i, other.muted),
-                        ("person", who, "move", None),
+                        ("person", sitter, "move", None),
                         ("person", other.identity, "move", None),
                     ),
                 )
