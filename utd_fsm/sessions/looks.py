@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from utd_fsm.errors import UTDStreamException
+from utd_fsm.errors import UTDConnectionError, UTDStreamException, UTDTimeoutError
 
 _log = logging.getLogger("utd_fsm.looks")
 
@@ -44,12 +44,16 @@ class Looks:
         self._look = look
         self._timing = timing or LookTiming()
         self._task: asyncio.Task[None] | None = None
+        self._looking = False
+        self._again = False
         self._quiet = self._timing.quiet
         self._not_before = 0.0
 
     def hint(self) -> None:
         """Somebody said that something changed."""
-        if self._task is None:
+        if self._looking:
+            self._again = True  # the answer under way may be older than what this is about
+        elif self._task is None:
             now = asyncio.get_running_loop().time()
             wait = max(self._timing.debounce, self._not_before - now) + random.uniform(0, self._timing.jitter)  # noqa: S311
             self._task = asyncio.create_task(self._after(wait), name="utd-fsm-look")
@@ -62,16 +66,24 @@ class Looks:
     def close(self) -> None:
         """No more. Idempotent; a later hint begins anew."""
         task, self._task = self._task, None
+        self._looking = self._again = False
         if task is not None:
             task.cancel()
 
     async def _after(self, wait: float) -> None:
         await asyncio.sleep(wait)
+        self._looking = True
+        news = owed = False
         try:
             news = await self._look()
         except UTDStreamException as error:
             _log.info("a look that a hint gave reason for failed: %s", error)
-            news = False
+            owed = isinstance(error, UTDConnectionError | UTDTimeoutError)
+        if self._task is not asyncio.current_task():
+            return  # closed meanwhile
         self._quiet = self._timing.quiet if news else min(self._quiet * 2, self._timing.longest)
         self._not_before = asyncio.get_running_loop().time() + self._quiet
-        self._task = None
+        again = self._again or owed
+        self._task, self._looking, self._again = None, False, False
+        if again:
+            self.hint()
