@@ -68,9 +68,15 @@ class Standing:
         self._tell(before, f"saw_{snapshot.standing}")
 
     async def settled(self) -> None:
-        """Until no request is left whose end is unknown. Cancelled, it is settled all the same."""
+        """Until no request is left whose end is unknown. Cancelled, it is settled all the same.
+
+        Raises:
+            UTDStateError: the room was left meanwhile.
+        """
         if self._settling is not None:
-            await asyncio.shield(self._settling)
+            await asyncio.wait({self._settling})
+        if self._closed:
+            raise UTDStateError("the room was left; join first", state=self.state, allowed=("join",))
 
     async def wish(self, event: str, send: Callable[[str], Awaitable[Snapshot | None]]) -> None:
         """Wish for something: step, send, and see it to its end.
@@ -82,7 +88,8 @@ class Standing:
             send: sends the request under the key it is given; returns the record as answered, None for a short answer.
 
         Raises:
-            UTDStateError: not possible in this state; nothing was sent. Otherwise what ``send`` raises.
+            UTDStateError: not possible in this state, or the room was left; nothing was sent. Otherwise what ``send``
+                raises.
         """
         await self.settled()
         self._step(event)
