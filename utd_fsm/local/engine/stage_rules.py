@@ -130,7 +130,7 @@ def live(room: RoomRecord, event: str) -> Said:
     """The stream itself goes on; nothing, where it is no longer so. Once ended, nobody is on stage, no hand is up."""
     room.live = LIVE[event].get(room.live, room.live)
     if room.live is UTDBroadcast.ENDED:
-        for identity in sorted({one.identity for one in (*room.stage, *room.hands)}):
+        for identity in [*(one.identity for one in room.stage), *(one.identity for one in room.hands)]:
             clear(room, identity)
     return Said()
 
