@@ -54,10 +54,10 @@ class MediaApi:
 
     # --- rooms
 
-    async def rooms(self) -> dict[str, str]:
-        """The metadata of all rooms, by name."""
+    async def rooms(self) -> dict[str, models.Room]:
+        """All rooms, by name."""
         answer = await self._ask(lambda: self._room.list_rooms(api.ListRoomsRequest()))
-        return {} if answer is None else {room.name: room.metadata for room in answer.rooms}
+        return {} if answer is None else {room.name: room for room in answer.rooms}
 
     async def delete_room(self, room: str) -> None:
         """Everybody out, and the room gone."""

@@ -114,13 +114,12 @@ class RoomBooks:
             if self._push.newest(name) is None:
                 return  # not ours, or nobody has asked us for a way in
             try:
+                if event.event in ("room_started", "participant_joined", "track_published"):
+                    self._push.room_is(name, event.room)
                 if event.event == "room_started":
-                    self._push.started_anew(name)
-                    self._push.room_has(name, event.room.metadata)
                     self._settled[name] = time.time() + MEDIA_BACK
                     await self._look(name)
                 elif event.event == "participant_joined":
-                    self._push.room_has(name, event.room.metadata)
                     if who.HasField("permission"):
                         await self._is_there(name, who)
                     else:
@@ -130,9 +129,10 @@ class RoomBooks:
                     self._left(name, who.identity, who.sid)
                 elif event.event == "track_published":
                     await self._push.published(name, who.identity, event.track)
-                elif event.event == "room_finished":
-                    self._push.started_anew(name)
+                elif event.event == "room_finished" and not self._place(name):
+                    self._places.pop(name, None)
                     self._settled.pop(name, None)
+                    self._push.forget(name)
                 self._arm(name)
             except MediaUnreachableError:
                 self._look_again(name)
@@ -316,12 +316,13 @@ class RoomBooks:
 
         Raises: MediaUnreachableError.
         """
-        shown = await self._api.rooms()
-        for name in {*shown, *self._store.occupied()}:
+        listed = await self._api.rooms()
+        for name in {*listed, *self._store.occupied()}:
             async with self._writers.writing(name):
                 if self._push.newest(name) is not None:
-                    if name in shown:
-                        self._push.room_has(name, shown[name])
+                    if name in listed:
+                        self._push.room_is(name, listed[name])
+                        self._push.room_has(name, listed[name].metadata)
                     await self._look(name)
 
     # --- the places, as the store has them
@@ -333,5 +334,7 @@ class RoomBooks:
         return self._places[name]
 
     def _set_place(self, place: Occupant) -> None:
-        self._store.set_occupant(place)
-        self._place(place.room)[place.identity] = place
+        places = self._place(place.room)
+        if places.get(place.identity) != place:
+            self._store.set_occupant(place)
+            places[place.identity] = place

@@ -16,10 +16,11 @@ from typing import Final
 
 from livekit.protocol import models
 
+from utd_fsm.models import UTDRole
 from utd_fsm.room_wire import message_json
 
 from .media_api import MediaApi, MediaRefusedError
-from .rooms import Changed, Note, RoomRecord, Rooms, entitled, is_muted, metadata
+from .rooms import Changed, Note, RoomRecord, Rooms, entitled, is_muted, metadata, role
 from .tokens import Tokens, permission, same, sources_of
 
 log = logging.getLogger("utd_fsm.engine.media")
@@ -35,6 +36,8 @@ class Known:
 
     record: RoomRecord | None = None
     """The newest state, as committed."""
+    sid: str = ""
+    """Which room of that name: LiveKit makes a new one after a restart, or when all have been gone for long."""
     metadata: str | None = None
     people: dict[str, tuple[bool, str] | None] = field(default_factory=dict)
     """Who is there → whether it may publish, and its metadata; None where that differs from anything we would say."""
@@ -71,8 +74,16 @@ class RoomPush:
 
     # --- what LiveKit says that it has
 
+    def room_is(self, name: str, room: models.Room) -> None:
+        """The room, as LiveKit tells it: one that was made anew has forgotten everything it was told."""
+        known = self._of(name)
+        if known.sid != room.sid:
+            known.people.clear()
+            known.muted.clear()
+            known.sid, known.metadata = room.sid, room.metadata
+
     def room_has(self, name: str, shown: str) -> None:
-        """The room's metadata, as LiveKit tells them."""
+        """The room's metadata, as LiveKit lists them."""
         self._of(name).metadata = shown
 
     def person_has(self, name: str, who: models.ParticipantInfo) -> None:
@@ -89,13 +100,6 @@ class RoomPush:
         known = self._of(name)
         known.people.pop(identity, None)
         known.muted.discard(identity)
-
-    def started_anew(self, name: str) -> None:
-        """The room has been made, perhaps again: LiveKit has forgotten everything."""
-        known = self._of(name)
-        known.metadata = None
-        known.people.clear()
-        known.muted.clear()
 
     def forget(self, name: str) -> None:
         """The room is no more. Its state is kept by the store."""
@@ -132,18 +136,22 @@ class RoomPush:
         known.metadata = shown
 
     async def _write_people(self, name: str, known: Known) -> None:
-        assert known.record is not None
-        record = known.record
-        # one who may publish is told even if its join wasn't heard yet; one who isn't there is told when it comes
-        for identity in {*known.people, *self._entitled(record)}:
-            while True:
-                record = known.record  # a commit may have come meanwhile
-                wanted = entitled(record, identity), self._tokens.room_metadata(record, identity)
-                if known.people.get(identity, (False, "")) == wanted:
-                    break
-                allowed = permission(may_publish=wanted[0], sources=sources_of(record.type))
-                await self._media.update(name, identity, allowed, wanted[1])
-                known.people[identity] = wanted
+        while (record := known.record) is not None:
+            entitled_now, claims = self._entitled(record), dict[UTDRole, str]()
+            # one who may publish is told even if its join wasn't heard yet; one who isn't there is told when it comes
+            for identity in {*known.people, *entitled_now}:
+                given = role(record, identity)
+                if given not in claims:
+                    claims[given] = self._tokens.room_metadata(record, identity)
+                wanted = identity in entitled_now, claims[given]
+                if known.people.get(identity, (False, "")) != wanted:
+                    allowed = permission(may_publish=wanted[0], sources=sources_of(record.type))
+                    await self._media.update(name, identity, allowed, wanted[1])
+                    known.people[identity] = wanted
+                    if known.record is not record:  # a commit came meanwhile: the rest by the newest state
+                        break
+            else:
+                return
 
     @staticmethod
     def _entitled(record: RoomRecord) -> set[str]:
