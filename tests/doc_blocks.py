@@ -6,9 +6,12 @@ A block may use names it does not define; they are what the page's reader has at
 - ``client``: a client that is signed in as alice. ``call``: an active audio call of hers with bob, who says 660 Hz;
   ``video_call``: the same with pictures. ``incoming``: a call of carol's that rings for her.
 - ``URL``, ``TOKEN``: the way into a media room, as its host. ``room``: a `UTDRoom` that is in it.
+- ``live``, ``viewer``: the sessions of a stream's host and of vera, who watches. ``lobby``, ``listener``: those of the
+  host of an audio room, who sits, and of vera, who listens.
 
 Where a block awaits, they are the awaitable ones. Where it calls bob, dan (busy) or eve (rejects), that peer is there;
-where it waits for calls, carol calls, and closes the block's client after her last call, which ends the loop.
+where it waits for calls, carol calls, and closes the block's client after her last call, which ends the loop. Where it
+joins a live stream or an audio room, `doc_cast` gives it company.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from typing import Any
 
 import requests
 
+from tests.doc_cast import Cast, prepared
 from utd_fsm import UTDRoom, UTDStreamException, UTDStreamType, aio
 from utd_fsm.media import TestPattern, Tone
 from utd_fsm.testing import LocalEngine, strict_signals
@@ -121,6 +125,7 @@ class Stage:
         code = self.block.compiled()
         with strict_signals(), ExitStack() as stack:
             self._peers(stack)
+            stack.enter_context(Cast(self.engine, self.block.code).present())
             if code.co_flags & inspect.CO_COROUTINE:
                 stack.enter_context(self._caller(None))
                 asyncio.run(self._run_async(types.FunctionType(code, self.names)))
@@ -149,6 +154,7 @@ class Stage:
                     call = names[name] = stack.enter_context(client.call_session(kind))
                     call.start("bob")
                     assert call.wait_for_answer() == "active"
+        names.update(prepared(self.engine, self.wants, stack))
         if "incoming" in self.wants:
             names["incoming"] = self._ring(stack)
         if "room" in self.wants:
