@@ -30,6 +30,17 @@ async def test_a_kill_of_the_media_server(kind: Kind) -> None:
             await do(ann.well, rw.SEAT_TAKE, index=1)
             await do(bob.well, rw.SEAT_TAKE, index=2)
             await his.until(lambda: hers.may_publish and his.may_publish)
+            # nothing is decided meanwhile: what LiveKit has forgotten, and no token has, is told again
+            truth = rw.read_seats(await do(world.host.grid), "GET seats")
+            for one in everybody:
+                await one.until(lambda: one.state.seats == truth)  # noqa: B023 - waited for here
+            await do(engine.media.restart, hard=True)
+            await asyncio.wait_for(asyncio.gather(*(one.reconnected.wait() for one in everybody)), PATIENCE)
+            for one in everybody:
+                await one.until(lambda: one.state.seats == truth)  # noqa: B023
+                one.reconnected.clear()
+            assert hers.may_publish
+            assert his.may_publish
             await do(engine.media.stop, hard=True)
             # decided while nobody could be told: one grant goes, one comes, and the room has changed
             await do(world.host.well, rw.SEAT_KICK, index=2)

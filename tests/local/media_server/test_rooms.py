@@ -48,6 +48,14 @@ async def test_the_tokens_limits_hold_and_the_same_identity_gets_in_again(house:
     await house.join("bob", single=single, config=config)
 
 
+async def test_a_long_token_gets_in_and_makes_the_room_with_its_metadata(house: Studio, single: bool) -> None:
+    metadata = '"' * 30_000  # in a token each takes almost three bytes
+    alice = await house.join("alice", single=single, config=api.RoomConfiguration(metadata=metadata))
+    assert alice.room.metadata == metadata
+    late = await house.join("late", single=single, config=api.RoomConfiguration(metadata="another"))
+    assert late.room.metadata == metadata
+
+
 async def test_create_room_on_a_live_room_changes_nothing(house: Studio) -> None:
     create = house.lk.room.create_room
     first = await create(api.CreateRoomRequest(name="room", max_participants=2, metadata="first", empty_timeout=60))

@@ -121,7 +121,10 @@ class RoomPush:
         while known.notes:
             note, until = known.notes[0]
             if time.monotonic() < until:
-                await self._media.send(name, message_json(note.kind, note.content), note.to or ())
+                try:
+                    await self._media.send(name, message_json(note.kind, note.content), note.to or ())
+                except MediaRefusedError as error:
+                    log.warning("a note %s is refused: %s", note.kind, error)
             known.notes.popleft()
 
     async def _write_metadata(self, name: str, known: Known) -> None:
@@ -155,8 +158,8 @@ class RoomPush:
 
     @staticmethod
     def _entitled(record: RoomRecord) -> set[str]:
-        those = {who for who in record.involved() if entitled(record, who)}
-        return those if record.owner is None else {*those, record.owner}
+        known = set(record.involved()) | ({record.owner} if record.owner is not None else set())
+        return {who for who in known if entitled(record, who)}
 
     async def _write_mutes(self, name: str, known: Known) -> None:
         assert known.record is not None

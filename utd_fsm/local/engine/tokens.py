@@ -29,8 +29,8 @@ _SOURCES: Final = {
     "screen_share_audio": models.TrackSource.SCREEN_SHARE_AUDIO,
 }
 CALL_PARTIES: Final = 2
-LONGEST_IN_TOKEN: Final = 3000
-"""Bytes of room metadata in a token: clients send it in a header or a URL, and servers cut those at 8 kB."""
+LONGEST_IN_TOKEN: Final = 4000
+"""Bytes of room metadata in a token: clients send it in a header or a URL, and proxies cut those at 8 kB."""
 REJOIN: Final = 70
 """Seconds an empty room stays, at least: a party may come back for 60 (fact 36)."""
 
@@ -104,7 +104,7 @@ class Tokens:
             config=room.RoomConfiguration(
                 departure_timeout=max(REJOIN, math.ceil(self._settings.party_grace) + 10),
                 empty_timeout=300,
-                metadata=shown if len(shown.encode()) <= LONGEST_IN_TOKEN else "",
+                metadata=shown if len(json.dumps(shown)) <= LONGEST_IN_TOKEN else "",
             ),
         )
 

@@ -23,6 +23,8 @@ _FAREWELL = 0.3
 """Seconds that clients are given to take their `leave`, and webhooks to go out, when the server stops."""
 _CLOSING = 5.0
 """Upper bound for closing the connections after that."""
+_LONGEST_HEADER = 1_048_576
+"""Bytes of a header or a URL, as livekit-server takes them: a token travels there, and the room's metadata in it."""
 
 
 class MediaServer:
@@ -87,7 +89,10 @@ class MediaServer:
             raise RuntimeError("the media server runs already: stop it before starting it again")
         self.webhooks = Webhooks(self.keys, self._webhook_url, self.spawn)
         # No access log: it would print the tokens that clients put into their URLs (LiveKit facts, 27).
-        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_FAREWELL, handle_signals=False)
+        runner = web.AppRunner(
+            self._application(), access_log=None, shutdown_timeout=_FAREWELL, handle_signals=False,
+            max_line_size=_LONGEST_HEADER, max_field_size=_LONGEST_HEADER,
+        )  # fmt: skip
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port, reuse_address=True).start()
