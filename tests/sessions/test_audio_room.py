@@ -12,6 +12,7 @@ from utd_fsm.errors import UTDConflictError, UTDInputError, UTDPermissionError, 
 from utd_fsm.models import UTDSeatMode
 from utd_fsm.room_models import UTDSeatGrid
 from utd_fsm.sessions.audio_room import AudioRoomSession
+from utd_fsm.sessions.looks import LookTiming
 
 from .audio_world import all_agree, audible, enter, heard_are, lobby, microphone, person, sitting, state, told
 from .room_world import RoomWorld, do, until
@@ -245,6 +246,7 @@ REFUSED: list[Refused] = [
     ("host", "mute_all", ("yes",), UTDInputError, "muted"),
     ("ann", "set_camera", (True,), UTDStateError, "no video"),
     ("ann", "set_microphone", (True,), UTDPermissionError, "seat"),
+    ("host", "set_microphone", (True,), UTDPermissionError, "seat"),  # nor does a host speak without one
 ]
 
 
@@ -379,6 +381,64 @@ async def test_engines_that_answer_less(rooms: RoomWorld, short: bool, versions:
     rooms.engine.short, rooms.engine.versions = short, versions
     host, ann = await lobby(rooms, "ann")
     await evening(host, ann, rooms)
+
+
+async def test_a_short_answer_is_looked_after(rooms: RoomWorld) -> None:
+    host, _ = await lobby(rooms, "ann")
+    await rooms.engine.media.settled()
+    rooms.engine.telling, rooms.engine.short = False, True
+    await do(host.lock_seat, 2)
+    assert host.seats.value.seats[2].locked
+
+
+async def test_without_versions_an_answer_that_metadata_overtook_is_asked_for_again(rooms: RoomWorld) -> None:
+    rooms.engine.short, rooms.engine.versions = True, False
+    host, ann = await lobby(rooms, "ann")
+    await rooms.engine.media.settled()
+    rooms.engine.telling = False
+    await do(host.lock_seat, 3)
+    who = person(rooms, "ann")
+    real, times = who.seats, 0
+
+    async def overtaken(*, key: str | None = None) -> UTDSeatGrid:
+        nonlocal times
+        times += 1
+        answer = await real(key=key)
+        if times == 1:
+            rooms.engine.tell(index=-2)  # of the lock; it says nothing of the seat just taken
+            await rooms.engine.media.settled()
+        return answer
+
+    who.seats = overtaken  # type: ignore[method-assign]
+    await do(ann.take_seat, 1)
+    assert times == 2
+    assert (state(ann), microphone(ann), sitting(ann.seats.value)) == ("seated", "on", {1: "ann"})
+
+
+async def test_without_seats_in_the_metadata_the_first_snapshot_is_asked_for(rooms: RoomWorld) -> None:
+    rooms.engine.shown = lambda room: "{}"  # type: ignore[method-assign]
+    host = await enter(rooms, "host", as_host=True)
+    await do(host.setup_seats, 3)
+    ann = await enter(rooms, "ann")
+    assert ann.seats.value.count == 3
+    await do(ann.take_seat, 1)
+    await until(lambda: sitting(host.seats.value) == {1: "ann"})  # `_seat_update` was the hint
+    assert audible(rooms) == {"ann"}
+
+
+async def test_metadata_that_come_answer_the_hint_before_them() -> None:
+    rooms = RoomWorld(looks=LookTiming(debounce=0.2, jitter=0.0))
+    _, ann = await lobby(rooms, "ann")
+    await rooms.engine.media.settled()
+    rooms.engine.media.set_room_metadata("room", "{}")
+    rooms.engine.forge(room_wire.SEAT_UPDATE)
+    await rooms.engine.media.settled()
+    assert ann._looks._task is not None
+    looks = rooms.engine.looks
+    rooms.engine.tell()
+    await asyncio.sleep(0.4)
+    assert rooms.engine.looks == looks
+    await rooms.close()
 
 
 async def test_metadata_that_cannot_be_read_is_a_reason_to_look(rooms: RoomWorld) -> None:

@@ -35,127 +35,6 @@ from .audio_world import (
 from .conftest import SHORT
 from .room_world import RoomWorld, begin, do, until
 
-# ------------------------------------------------------------------------------------------- one's own request's end
-
-
-async def test_an_answer_that_was_lost_is_found_by_looking(rooms: RoomWorld) -> None:
-    host, ann = await lobby(rooms, "ann")
-    person(rooms, "ann").lose_answer.add("take")
-    await do(ann.take_seat, 1)
-    assert (state(ann), microphone(ann)) == ("seated", "on")
-    person(rooms, "ann").lose_answer.add("leave")
-    await do(ann.leave_seat)
-    assert state(ann) == "listener"
-    await do(host.setup_seats, None, "request")
-    await until(lambda: ann.seats.value.mode == "request")
-    person(rooms, "ann").lose_answer.add("request")
-    request = await do(ann.request_to_speak)
-    assert ann.pending_requests.value == (request,)
-    await all_agree(rooms)
-
-
-async def test_a_request_that_was_lost_is_over_too(rooms: RoomWorld) -> None:
-    _, ann = await lobby(rooms, "ann")
-    person(rooms, "ann").lose_request.add("take")
-    with pytest.raises(UTDConnectionError):
-        await do(ann.take_seat, 1)
-    assert (state(ann), microphone(ann)) == ("listener", "off")
-    await do(ann.take_seat, 1)
-    assert audible(rooms) == {"ann"}
-
-
-async def test_an_engine_out_of_reach_is_asked_until_it_answers(rooms: RoomWorld) -> None:
-    _, ann = await lobby(rooms, "ann")
-    rooms.engine.unreachable = True
-    with pytest.raises(UTDConnectionError):
-        await do(ann.take_seat, 1)
-    assert state(ann) == "taking"  # it may have been applied
-    rooms.engine.unreachable = False
-    await do(ann.take_seat, 2)  # waits until that is known
-    assert true_seats(rooms) == {2: "ann"}
-
-
-async def test_a_take_given_up_midway_is_sealed(rooms: RoomWorld) -> None:
-    _, ann = await lobby(rooms, "ann")
-    who = person(rooms, "ann")
-    who.hold("take")
-    taking = begin(ann.take_seat, 1)
-    await who.arrived["take"].wait()
-    taking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await taking
-    await until(lambda: state(ann) == "listener")
-    key = f"{ann._stay.standing.order.name}:1"
-    with pytest.raises(UTDConflictError):  # the request arrives after all, and comes too late
-        who.rooms.take(who._credentials, "room", 1, key=key)
-    assert true_seats(rooms) == {}
-    assert microphone(ann) == "off"
-
-
-async def test_a_take_given_up_after_the_engine_did_it_is_seated_and_silent(rooms: RoomWorld) -> None:
-    _, ann = await lobby(rooms, "ann")
-    rooms.engine.granting = False
-    taking = begin(ann.take_seat, 1)
-    await until(lambda: microphone(ann) == "waiting")
-    taking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await taking
-    rooms.engine.grant_all()
-    await until(lambda: ann.can_publish.value)
-    assert (state(ann), microphone(ann)) == ("seated", "off")
-    await do(ann.set_microphone, True)
-    assert audible(rooms) == {"ann"}
-
-
-async def test_leaving_the_room_overtakes_a_take(rooms: RoomWorld) -> None:
-    _, ann = await lobby(rooms, "ann")
-    gate = person(rooms, "ann").hold("take")
-    taking = begin(ann.take_seat, 1)
-    await person(rooms, "ann").arrived["take"].wait()
-    leaving = begin(ann.leave)
-    with pytest.raises(UTDStateError, match="overtaken"):
-        await taking
-    gate.set()
-    await leaving
-    assert true_seats(rooms) == {}
-    assert ann.seats.value == UTDSeatGrid(viewer="ann")
-    assert "ann" not in rooms.engine.media.rooms["room"].seats
-
-
-@pytest.mark.parametrize("what", ["seat", "request", "invitation"])
-async def test_whoever_leaves_gives_back_what_it_had(rooms: RoomWorld, what: str) -> None:
-    host, ann = await lobby(rooms, "ann", mode="free" if what == "seat" else "request")
-    if what == "seat":
-        await do(ann.take_seat, 1)
-    elif what == "request":
-        await do(ann.request_to_speak)
-    else:
-        await do(host.invite_to_speak, "ann")
-        await until(lambda: ann.invitations.value)
-    await do(ann.leave)
-    assert rooms.engine.truth().involved() == frozenset()
-    assert (state(ann), ann.invitations.value, ann.pending_requests.value) == ("listener", (), ())
-    await do(ann.join)
-    await all_agree(rooms)
-    assert ann.seats.value.count == 4
-
-
-async def test_a_goodbye_that_is_late_undoes_nothing_newer(rooms: RoomWorld) -> None:
-    _, ann = await lobby(rooms, "ann")
-    await do(ann.take_seat, 1)
-    who = person(rooms, "ann")
-    who.lose_request.add("leave")
-    await do(ann.leave)
-    assert true_seats(rooms) == {1: "ann"}  # the engine did not hear it
-    late = f"{ann._stay.standing.order.name}:2"
-    await do(ann.join)
-    await until(lambda: state(ann) == "seated")
-    await do(ann.move_seat, 2)
-    with pytest.raises(UTDConflictError):
-        who.rooms.leave(who._credentials, "room", key=late)
-    assert true_seats(rooms) == {2: "ann"}
-
-
 # --------------------------------------------------------------------------------------------------- grant and grid
 
 
@@ -337,7 +216,8 @@ async def test_take_against_lock(rooms: RoomWorld, lock_first: bool) -> None:
 
 @pytest.mark.parametrize("approve_first", [True, False])
 async def test_approve_against_cancel(rooms: RoomWorld, approve_first: bool) -> None:
-    host, ann = await lobby(rooms, "ann", mode="request")
+    (host,) = await lobby(rooms, mode="request")
+    ann = await enter(rooms, "ann", auto_unmute=True)
     request = await do(ann.request_to_speak)
     await until(lambda: host.pending_requests.value)
     approve, cancel = (host, "approve_speaker", "approve"), (ann, "cancel_request", "cancel")
@@ -349,7 +229,8 @@ async def test_approve_against_cancel(rooms: RoomWorld, approve_first: bool) -> 
     assert isinstance(raised[1], UTDConflictError)
     await all_agree(rooms)
     assert state(ann) == ("seated" if approve_first else "listener")
-    assert audible(rooms) == set()  # withdrawn or not: it goes on for nobody who did not say so
+    await rooms.engine.media.settled()
+    assert microphone(ann) == "off"  # auto_unmute or not: it did not want to speak any more
 
 
 @pytest.mark.parametrize("kick_first", [True, False])
@@ -391,6 +272,25 @@ async def test_a_moderators_answer_that_was_lost_is_looked_after(rooms: RoomWorl
         await do(host.lock_seat, 2)
     assert not raised.value.outcome_known
     assert host.seats.value.seats[2].locked
+
+
+async def test_a_moderator_who_gives_up_learns_what_became_of_it(rooms: RoomWorld) -> None:
+    host, _ = await lobby(rooms, "ann")
+    await rooms.engine.media.settled()
+    rooms.engine.telling = False
+    who, applied = person(rooms, "host"), asyncio.Event()
+    real = who.lock
+
+    async def endless(index: int) -> Any:
+        await real(index)
+        applied.set()
+        await asyncio.Event().wait()
+
+    who.lock = endless  # type: ignore[method-assign]
+    locking = begin(host.lock_seat, 2)
+    await applied.wait()
+    locking.cancel()
+    await until(lambda: host.seats.value.seats[2].locked)
 
 
 # ------------------------------------------------------------------------------------------- the way back, and out

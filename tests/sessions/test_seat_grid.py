@@ -244,6 +244,24 @@ def seated(**where: int) -> UTDSeatGrid:
         (seated(ann=0), seated(bob=0)),  # one left and one sat down
         (seated(), seated(ann=0, bob=1)),
         (seated(ann=0, bob=1), seated()),
+        (seated(ann=0, bob=1), seated(bob=0, cyd=1)),
+        (seated(ann=0), replace(seated(), seats=(UTDSeat(0, "bob", muted=True), *EMPTY.seats[1:]), all_muted=False)),
+        (
+            replace(EMPTY, seats=(UTDSeat(0, "ann", muted=True), UTDSeat(1, "bob", muted=True), EMPTY.seats[2])),
+            replace(
+                seated(ann=0),
+                seats=(UTDSeat(0, "ann"), UTDSeat(1, "bob", muted=True), EMPTY.seats[2]),
+                requests=(UTDSpeakerRequest(1, "cyd"),),
+            ),
+        ),
+        (
+            replace(
+                EMPTY,
+                seats=(UTDSeat(0, "ann", muted=True), UTDSeat(1, "bob", muted=True), EMPTY.seats[2]),
+                all_muted=True,
+            ),
+            replace(EMPTY, seats=(UTDSeat(0, "ann"), UTDSeat(1, "bob", muted=True), EMPTY.seats[2])),
+        ),
         (seated(), replace(seated(), seats=(UTDSeat(0, "ann", muted=True), *EMPTY.seats[1:]))),  # nobody is muted
         (seated(ann=0), replace(seated(ann=0), all_muted=True, requests=(UTDSpeakerRequest(1, "bob"),))),
         (seated(ann=0), replace(seated(), requests=(UTDSpeakerRequest(1, "ann"),))),

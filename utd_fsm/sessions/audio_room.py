@@ -10,12 +10,12 @@ import logging
 from functools import partial
 
 from utd_fsm import validation
-from utd_fsm.errors import UTDProtocolError, UTDStateError
+from utd_fsm.errors import UTDProtocolError, UTDStateError, UTDStreamException
 from utd_fsm.models import UTDSeatMode, UTDTrackSource
 from utd_fsm.observable import BaseObservable
 from utd_fsm.room_models import UTDInvitation, UTDSeatGrid, UTDSpeakerRequest
 from utd_fsm.sessions import seat_grid
-from utd_fsm.sessions.audio_room_core import Ask, AudioRoomCore, Stay
+from utd_fsm.sessions.audio_room_core import Ask, AudioRoomCore, Stay, outcome_unknown
 from utd_fsm.sessions.marks import verb
 
 log = logging.getLogger("utd_fsm.audio_room")
@@ -147,7 +147,12 @@ class AudioRoomSession(AudioRoomCore):
         stay = await self._ready("move_seat")
         self._must_stand(stay, "move_seat", "seated", "only who sits can move", "take_seat")
         seat_grid.refuse_sitting(stay.grid.grid, which, "move_seat")
-        await self._act(partial(self._engine_room.move, which, key=stay.standing.order.next()), ordered=stay)
+        try:
+            await self._act(partial(self._engine_room.move, which, key=stay.standing.order.next()), ordered=stay)
+        except UTDStreamException as error:
+            if not outcome_unknown(error) or stay.grid.grid.my_seat != which:
+                raise
+            log.info("%s: the answer to move_seat was lost; the engine has done it", self.room_name)
 
     # ------------------------------------------------------------------------------------------------- asked to speak
 

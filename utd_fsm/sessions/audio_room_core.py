@@ -220,7 +220,7 @@ class AudioRoomCore(EngineRoomSession):
         return None if index is None else grid.seats[index]
 
     def _entitled(self, source: UTDTrackSource) -> bool:
-        return source is _MICROPHONE and (self.is_host or self._stay.standing.state in _MAY_SPEAK)
+        return source is _MICROPHONE and self._stay.standing.state in _MAY_SPEAK
 
     def _refusal(self, source: UTDTrackSource) -> UTDStreamException | None:
         seat = self._my_seat()
@@ -250,8 +250,7 @@ class AudioRoomCore(EngineRoomSession):
         """One's own standing moved."""
         if stay is not self._stay:
             return
-        if step.after not in _MAY_SPEAK and (step.before == "seated" or not self.is_host):
-            # A host may speak without a seat: what it never had, it does not lose.
+        if step.after not in _MAY_SPEAK:
             self._sources[_MICROPHONE].stop_now(_unseated(step))
         elif step.after == "seated" and step.before in ("requested", "requesting") and self._auto_unmute:
             self._portal.spawn(self._unmute_by_itself(), name="utd-fsm-auto-unmute")
@@ -268,9 +267,15 @@ class AudioRoomCore(EngineRoomSession):
         """In the room, and no request of one's own is left whose end is unknown."""
         self._must_be_in(event)
         stay = self._stay
-        await stay.standing.settled()
-        self._same(stay)
+        await self._settled(stay)
         return stay
+
+    async def _settled(self, stay: Stay) -> None:
+        self._same(stay)
+        try:
+            await stay.standing.settled()
+        finally:
+            self._same(stay)
 
     def _same(self, stay: Stay) -> None:
         if stay is not self._stay:
@@ -302,8 +307,7 @@ class AudioRoomCore(EngineRoomSession):
             if stay.standing.state not in reaches:
                 raise
             log.info("%s: the answer to %s was lost; the engine has done it", self.room_name, event)
-        await stay.standing.settled()
-        self._same(stay)
+        await self._settled(stay)
         return answers[0] if answers else None
 
     async def _act(self, send: Callable[[], Awaitable[SeatAnswer]], *, ordered: Stay | None = None) -> SeatAnswer:
