@@ -37,6 +37,9 @@ AUDIO_WAITING = 1000 // FRAME_MS
 """Frames of received audio that wait for a slow reader: 1 s."""
 MUTE_SPACING = 0.1
 """Seconds between a mute and the next unmute of one track; only a second one that soon waits."""
+WISH_SPACING = 0.05
+"""Seconds between two requests about one track (paused or not, how large); only a second one that soon waits."""
+_NO_LAYERS = 0, 0
 CLOSE_LIMIT = 5.0
 """Seconds that freeing a stream may take before it is left alone."""
 
@@ -323,6 +326,9 @@ class LiveKitRemoteTrack:
         self._streams: list[LiveKitFrames[Any]] = []
         self._gone = False
         self._sent = True
+        self._wish: tuple[int, int] | None = _NO_LAYERS
+        self._named: tuple[int, int] | None = None
+        self._later: asyncio.TimerHandle | None = None
         self.sid = publication.sid
         self.identity = identity
         self.source = SOURCES.get(publication.source, UTDTrackSource.UNKNOWN)
@@ -370,53 +376,92 @@ class LiveKitRemoteTrack:
         self._streams.append(frames)
         if self._gone:
             frames.end()
-        elif self._adaptive:
-            self._send(True)
+        elif self._adaptive and self._wish is None:
+            # At once, in the largest layer; whoever knows better says so in the same step.
+            self._wish = self._layer(None)
+            asyncio.get_running_loop().call_soon(self._tell)
         return frames
 
     def _stopped(self, frames: LiveKitFrames[Any]) -> None:
         if frames in self._streams:
             self._streams.remove(frames)
-        if self._adaptive and not self._streams and not self._gone:
-            self._send(False)
+        if self._adaptive and not self._streams:
+            self.set_wanted(False)
 
     def set_wanted(self, wanted: bool, size: tuple[int, int] | None = None) -> None:
         if self._gone or self.kind != "video":
             return
-        self._send(wanted)
-        if wanted and self._publication.simulcasted:
-            self._publication.set_video_quality(self._layer(size))
+        self._wish = self._layer(size) if wanted else None
+        self._tell()
 
-    def _layer(self, size: tuple[int, int] | None) -> rtc.VideoQuality.ValueType:
-        """The smallest layer that covers the size: a quarter, a half or the whole of it (LiveKit's presets)."""
-        quality = self._rtc.VideoQuality
-        width, height = self._publication.width, self._publication.height
-        if size is None or not width or not height:
-            return quality.VIDEO_QUALITY_HIGH
-        share = max(size[0] / width, size[1] / height)
-        if share <= 0.25:
-            return quality.VIDEO_QUALITY_LOW
-        return quality.VIDEO_QUALITY_MEDIUM if share <= 0.5 else quality.VIDEO_QUALITY_HIGH
+    def _layer(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """The smallest layer that covers the size: a quarter, a half or the whole of it (LiveKit's presets).
 
-    def _send(self, sent: bool) -> None:
-        """Ask the server to send or pause it.
-
-        The native library can pause a subscribed track and the Python wrapper does not show it, so the request is made
-        by hand. Unsubscribing instead would end the track and take a negotiation to bring it back.
+        `_NO_LAYERS` where there are none, or their sizes are not known.
         """
-        if sent == self._sent or self.kind != "video":
+        width, height = self._publication.width, self._publication.height
+        if not self._publication.simulcasted or not width or not height:
+            return _NO_LAYERS
+        share = 1.0 if size is None else max(size[0] / width, size[1] / height)
+        parts = 4 if share <= 0.25 else 2 if share <= 0.5 else 1
+        return width // parts, height // parts
+
+    def _tell(self) -> None:
+        """Bring the server one request nearer to what is wished, and on `WISH_SPACING` later.
+
+        LiveKit's client may send two requests that follow at once in the wrong order (as with mutes), and each of them
+        says it all: whether it is paused, and how large. The server is then left with the older one, and a video that
+        is watched stays away or comes in the wrong layer. So the size is named first, and it goes on after that.
+        """
+        if self._later is not None or self._gone:
             return
+        wish = self._wish
+        if wish is None and self._sent:
+            self._enable(False)
+            self._named = None  # named again before it goes on: news of the track make LiveKit forget it
+        elif wish is not None and wish not in (self._named, _NO_LAYERS):
+            self._name(wish)
+        elif wish is not None and not self._sent:
+            self._enable(True)
+        else:
+            return
+        self._later = asyncio.get_running_loop().call_later(WISH_SPACING, self._tell_again)
+
+    def _tell_again(self) -> None:
+        self._later = None
+        self._tell()
+
+    # The native library can pause a subscribed track and pick its size, and the Python wrapper shows neither, so these
+    # requests are made by hand. Unsubscribing instead would end the track, and take a negotiation to bring it back.
+    # `set_video_quality` would do after it goes on, and not before: it would begin with the highest layer each time.
+
+    def _enable(self, enabled: bool) -> None:
         from livekit.rtc._ffi_client import FfiClient
         from livekit.rtc._proto import ffi_pb2
 
-        self._sent = sent
+        self._sent = enabled
         request = ffi_pb2.FfiRequest()
         request.enable_remote_track_publication.track_publication_handle = self._publication._ffi_handle.handle
-        request.enable_remote_track_publication.enabled = sent
+        request.enable_remote_track_publication.enabled = enabled
+        FfiClient.instance.request(request)
+
+    def _name(self, size: tuple[int, int]) -> None:
+        from livekit.rtc._ffi_client import FfiClient
+        from livekit.rtc._proto import ffi_pb2
+
+        self._named = size
+        request = ffi_pb2.FfiRequest()
+        request.update_remote_track_publication_dimension.track_publication_handle = (
+            self._publication._ffi_handle.handle
+        )
+        request.update_remote_track_publication_dimension.width = size[0]
+        request.update_remote_track_publication_dimension.height = size[1]
         FfiClient.instance.request(request)
 
     def end(self) -> None:
         """It is gone: all its streams end in this step."""
         self._gone = True
+        if self._later is not None:
+            self._later.cancel()
         for frames in list(self._streams):
             frames.end()

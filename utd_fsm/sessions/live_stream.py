@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from utd_fsm import room_wire, validation
-from utd_fsm.errors import UTDConnectionError, UTDStateError, UTDStreamException, UTDTimeoutError
+from utd_fsm.errors import UTDConnectionError, UTDPermissionError, UTDStateError, UTDStreamException, UTDTimeoutError
 from utd_fsm.models import UTDRole, UTDTrackSource
 from utd_fsm.room_models import UTDBroadcast, UTDHand, UTDStageMember
 from utd_fsm.sessions.engine_room import GOODBYE
@@ -75,7 +75,7 @@ class LiveStreamSession(LiveStreamCore):
                 self._may_be_live = False
             for source in fresh:
                 self._sources[source].stop_now()
-            if again:
+            if again and self._live_said in (None, UTDBroadcast.ENDED):
                 self._over_now()
             raise
 
@@ -106,12 +106,14 @@ class LiveStreamSession(LiveStreamCore):
         Raises:
             UTDInputError: an argument is wrong.
             UTDStateError: not in the room, or it is the host, who is always on stage.
-            UTDPermissionError: neither host nor admin.
+            UTDPermissionError: neither host nor admin, or an admin itself.
             UTDEngineError: the engine refused.
         """
         who = validation.identity(identity)
         self._must_moderate("invite_to_stage", None)
         self._must_not_be_the_host("invite_to_stage", who)
+        if who == self.identity:
+            raise UTDPermissionError("invite_to_stage: nobody takes itself on stage; request_stage(), the host decides")
         mark = self._stage_news.mark()
         await self._moderate(self._engine_room.stage_add(who), mark)
 

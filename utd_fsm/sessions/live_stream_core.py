@@ -68,6 +68,7 @@ class LiveStreamCore(EngineRoomSession):
         """Nothing is known of the stage, the hands and the stream."""
         self._stage_news, self._stage_number = Arrivals(), 0
         self._live_news, self._live_number = Arrivals(), 0
+        self._live_said: UTDBroadcast | None = None
         self._stage_in_metadata = False
         self._keeps_hands = True
         self._asked: dict[str, UTDHand] = {}
@@ -140,10 +141,13 @@ class LiveStreamCore(EngineRoomSession):
         return any(room_wire.role_of(one.metadata) is UTDRole.HOST for one in self.remote_participants.value)
 
     def _fold_live(self, live: UTDBroadcast, number: int) -> None:
-        if number > self._live_number:
-            self._live_number = number
-            if self._air is not None:
-                self._air.said(live)
+        if number <= self._live_number:
+            return
+        self._live_number, self._live_said = number, live
+        if self._is_over and self.is_host and live is not UTDBroadcast.ENDED:
+            self._begin_broadcast()  # only the host itself starts another: a go_live whose answer was lost
+        if self._air is not None:
+            self._air.said(live)
 
     def _air_moved(self, step: Step) -> None:
         air = self._air

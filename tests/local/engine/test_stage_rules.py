@@ -73,6 +73,7 @@ def test_every_verb_on_every_standing(desk: Desk, verb: str, who: str, actor: st
 
 
 def test_viewers_do_not_add_or_remove(desk: Desk) -> None:
+    refused(desk, 403, "not_self", lambda: desk.rooms.add(ROOM, ADMIN, ADMIN))
     refused(desk, 403, "not_moderator", lambda: desk.rooms.add(ROOM, "cyd", "ann"))
     refused(desk, 403, "not_moderator", lambda: desk.rooms.remove(ROOM, "ann", "cyd"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from utd_fsm import room_wire
 from utd_fsm.models import UTDRole, UTDSeatMode
@@ -29,7 +29,7 @@ Whom = Annotated[Identity, BeforeValidator(_segment), Path(description="The iden
 SeatIndex = Annotated[int, Field(ge=0, lt=room_wire.MAX_SEATS)]
 Seat = Annotated[SeatIndex, Path(description="The seat's index, from 0.")]
 Number = Annotated[int, Path(ge=0, lt=2**53, description="The request's or the invitation's id.")]
-Reason = Annotated[str, Field(max_length=500), AfterValidator(lambda text: text.encode("utf-8", "replace").decode())]
+Reason = Annotated[str, Field(max_length=500)]
 
 
 class Target(ByIdentity):

@@ -15,6 +15,7 @@ from .room_state import RoomRecord, role
 NOT_MODERATOR: Final = "not_moderator"
 NOT_OWNER: Final = "not_owner"
 NOT_ON_HOST: Final = "not_on_host"
+NOT_SELF: Final = "not_self"
 
 
 def must_moderate(room: RoomRecord, actor: str) -> None:
@@ -27,6 +28,12 @@ def must_own(room: RoomRecord, actor: str, what: str) -> None:
     """The host."""
     if actor != room.owner:
         raise Refused(403, f"only the host of this room can {what}", NOT_OWNER)
+
+
+def must_not_serve_itself(actor: str, target: str) -> None:
+    """An admin moderates; a camera or a microphone of its own it asks for, as anybody does."""
+    if actor == target:
+        raise Refused(403, "nobody takes itself on stage; raise a hand, and the host decides", NOT_SELF)
 
 
 def must_spare_host(room: RoomRecord, actor: str | None, target: str | None) -> None:

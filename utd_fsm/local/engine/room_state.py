@@ -168,8 +168,13 @@ def role(room: RoomRecord, identity: str) -> UTDRole:
 
 
 def entitled(room: RoomRecord, identity: str) -> bool:
-    """Whether somebody may publish: the host, whoever sits, whoever is on stage. An admin as such may not."""
-    return identity == room.owner or room.seat_of(identity) is not None or room.is_on_stage(identity)
+    """Whether somebody may publish: who sits, in an audio room; the host and who is on stage, in a stream.
+
+    An admin as such may not, and the host of an audio room only on a seat.
+    """
+    if room.type is UTDStreamType.AUDIO_ROOM:
+        return room.seat_of(identity) is not None
+    return identity == room.owner or room.is_on_stage(identity)
 
 
 def is_muted(room: RoomRecord, identity: str) -> bool:

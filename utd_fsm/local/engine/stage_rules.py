@@ -16,7 +16,7 @@ from utd_fsm.room_models import UTDBroadcast, UTDHand, UTDStageMember
 from utd_fsm.wire import ILLEGAL_TRANSITION
 
 from .refusal import Refused
-from .room_rights import must_moderate, must_own
+from .room_rights import must_moderate, must_not_serve_itself, must_own
 from .room_state import Note, Person, RoomRecord, Said
 
 _WHY: Final = {
@@ -100,6 +100,8 @@ def step_down(room: RoomRecord, actor: str) -> Said:
 def add(room: RoomRecord, actor: str, who: Person) -> Said:
     """A moderator takes somebody on stage, asked for or not."""
     must_moderate(room, actor)
+    if who.identity != room.owner:  # which stands there always: 409
+        must_not_serve_itself(actor, who.identity)
     _must_be_on(room)
     _step(room, who, "add")
     return Said()

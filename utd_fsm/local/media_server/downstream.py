@@ -131,6 +131,10 @@ class SimulcastDownstream(Downstream):
         return self.target(now) or self.current
 
     def settings_changed(self, *, disabled: bool, quality: int) -> None:
+        if self.paused and not disabled:
+            # Begun anew with a key frame: the numbers then go on without a gap, which the subscriber would take for
+            # hundreds of lost packets.
+            self.current = None
         super().settings_changed(disabled=disabled, quality=quality)
         if not disabled and self.target(time.monotonic()) is not self.current:
             self.request_key_frame()

@@ -13,6 +13,8 @@ SENDER_REPORT, RECEIVER_REPORT, TRANSPORT_FEEDBACK, PAYLOAD_FEEDBACK = 200, 201,
 GENERIC_NACK = 1
 PICTURE_LOSS, FULL_INTRA_REQUEST, APPLICATION_LAYER = 1, 4, 15
 REPORTS_PER_PACKET = 31
+MOST_ASKED = 300
+"""Packets one request to send again names: it has to fit into a datagram."""
 OUR_SSRC = 1
 """The SSRC we report as; we send no media of our own."""
 
@@ -141,7 +143,7 @@ def picture_loss(ssrc: int) -> bytes:
 
 
 def nack(ssrc: int, sequences: Iterable[int]) -> bytes:
-    """Asks the sender of `ssrc` for these packets again."""
-    wanted = list(sequences)
+    """Asks the sender of `ssrc` for these packets again: the first `MOST_ASKED`, what one datagram holds."""
+    wanted = list(sequences)[:MOST_ASKED]
     head = struct.pack("!BBHII", 0x80 | GENERIC_NACK, TRANSPORT_FEEDBACK, 2 + len(wanted), OUR_SSRC, ssrc)
     return head + b"".join(struct.pack("!HH", sequence & 0xFFFF, 0) for sequence in wanted)

@@ -21,6 +21,8 @@ from .peer import Peer
 _log = logging.getLogger("utd_fsm.local.media_server.requests")
 
 _RESPONSE_DELAY = 0.02
+_SIZE_TOLERANCE = 0.9
+"""A layer that is so much of the asked size will do."""
 
 
 async def handle(peer: Peer, raw: bytes) -> None:
@@ -85,11 +87,22 @@ def update_subscriptions(peer: Peer, wanted: set[str], subscribe: bool) -> None:
             peer.subscriber.reconsider(track)
 
 
+def wished_quality(request: rtc.UpdateTrackSettings, info: models.TrackInfo) -> int:
+    """The layer that is asked for: by its name, or by a size, which then decides (as LiveKit's server reads it)."""
+    if not request.width or not info.height:
+        return int(request.quality)
+    portrait = info.width < info.height
+    asked = (request.width if portrait else request.height) * _SIZE_TOLERANCE
+    sides = sorted((layer.width if portrait else layer.height) for layer in info.layers if layer.height)
+    return next((rank for rank, side in enumerate(sides[:-1]) if side >= asked), max(0, len(sides) - 1))
+
+
 def _track_setting(peer: Peer, request: rtc.UpdateTrackSettings) -> None:
     for sid in request.track_sids:
         downstream = peer.subscriber.downstreams.get(sid)
         if downstream is not None:
-            downstream.settings_changed(disabled=request.disabled, quality=request.quality)
+            quality = wished_quality(request, downstream.track.info)
+            downstream.settings_changed(disabled=request.disabled, quality=quality)
 
 
 def _subscription_permission(peer: Peer, request: rtc.SubscriptionPermission) -> None:

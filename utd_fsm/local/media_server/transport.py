@@ -200,7 +200,7 @@ class Transport:
             return False
         try:
             return self._send(srtp.protect(data))
-        except pylibsrtp.Error as error:
+        except (pylibsrtp.Error, ValueError) as error:  # the latter for one that is too long
             _log.debug("%s: packet left out: %s", self.name, error)
             return False
 
@@ -211,7 +211,7 @@ class Transport:
             return False
         try:
             return self._send(srtp.protect_rtcp(data))
-        except pylibsrtp.Error as error:
+        except (pylibsrtp.Error, ValueError) as error:
             _log.debug("%s: report left out: %s", self.name, error)
             return False
 
@@ -278,8 +278,14 @@ class Transport:
             _log.debug("%s: DTLS %s", self.name, self._dtls.state)
 
     async def _on_rtp(self, data: bytes, arrival_time_ms: int) -> None:
-        if rtp.is_rtp(data):
-            self._owner.on_rtp(self, data)
+        try:
+            if rtp.is_rtp(data):
+                self._owner.on_rtp(self, data)
+        except Exception:  # noqa: BLE001 - escaping, it would end the loop that receives, and with it the link
+            _log.exception("%s: a packet failed", self.name)
 
     async def _on_rtcp(self, data: bytes) -> None:
-        self._owner.on_rtcp(self, data)
+        try:
+            self._owner.on_rtcp(self, data)
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("%s: a report failed", self.name)
