@@ -129,6 +129,7 @@ def test_a_verb_of_the_other_type_of_room_is_a_409(site: Site, method: str, rout
         (rw.BAN, {"identity": "x", "reason": "x" * 501}),
         (rw.BAN, {"identity": "x", "reason": "\ud800"}),
         (rw.SEATS_SETUP, {"mode_id": "\ud800"}),
+        (rw.SEATS_SETUP, {"mode_id": 2**60}),
         (rw.SEAT_TAKE.replace("{index}", "x"), {}),
         (rw.SEAT_TAKE.replace("{index}", "100"), {}),
         (rw.SPEAKER_APPROVE.replace("{id}", "x"), {}),
@@ -221,6 +222,8 @@ def test_the_token_has_the_room_as_it_is(site: Site) -> None:
 def test_a_member_of_the_stage_comes_back_with_the_grant(site: Site) -> None:
     world = stream(site)
     guest = world.guest()
+    assert (world.host.role(), world.host.claims()["video"]["canPublish"]) == ("host", True)
+    assert guest.claims()["video"]["canPublish"] is False
     world.host.well(rw.STAGE_ADD, target_identity=guest.identity)
     assert "camera" in world.guest(guest.identity).claims()["video"]["canPublishSources"]
     assert world.guest(guest.identity).claims()["video"]["canPublish"] is True

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from livekit.protocol import models
 
 from tests.media_servers import KINDS, MediaServerProcess, MediaServers
 from utd_fsm import room_wire as rw
@@ -69,12 +71,15 @@ class SlowWay:
 
 
 @pytest.fixture(params=KINDS)
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Site, SlowWay, str]]:
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Site, SlowWay, str]]:
     """An engine behind a slow way; no webhook reaches it."""
     MediaServers.require(request.param)
     media = await do(MediaServerProcess(request.param).start)
     way = SlowWay(media.http_url)
-    engine = running(media_url=way.url, livekit_key=media.key, livekit_secret=media.secret, reconcile_every=3600)
+    engine = running(
+        media_url=way.url, livekit_key=media.key, livekit_secret=media.secret, reconcile_every=3600,
+        db=str(tmp_path / "engine.db"),
+    )  # fmt: skip
     try:
         yield await do(engine.__enter__), way, media.url
     finally:
@@ -120,3 +125,24 @@ async def test_what_cannot_be_told_is_told_later(world: tuple[Site, SlowWay, str
         assert hers.state.seats is not None
         assert hers.state.seats.seat_of(ann.identity) == 1  # the metadata come first
         await hers.until(lambda: rw.SEAT_UPDATE in hers.kinds())
+
+
+async def test_a_start_puts_every_room_right(world: tuple[Site, SlowWay, str]) -> None:
+    """By LiveKit's lists alone: nothing was ever heard of these rooms."""
+    site, way, url = world
+    room = audio_room(site)
+    ann, bob, eve = (at(room.guest(), url) for _ in range(3))
+    await do(bob.well, rw.SEAT_TAKE, index=2)
+    granted = at(await do(room.guest, bob.identity), url)
+    async with inside(ann) as hers, inside(granted) as his, inside(eve) as eves:
+        assert his.may_publish
+        way.broken = True
+        await do(ann.well, rw.SEAT_TAKE, index=1)
+        await do(room.host.well, rw.SEAT_KICK, index=2)
+        await do(room.host.well, rw.BAN, identity=eve.identity, room_name=room.name)
+        await do(site.process.restart, hard=True)
+        way.broken = False
+        assert await eves.reason() == models.DisconnectReason.PARTICIPANT_REMOVED
+        await hers.until(lambda: hers.may_publish and not his.may_publish)
+        truth = rw.read_seats(await do(ann.grid), "GET seats")
+        await hers.until(lambda: hers.state.seats == truth)

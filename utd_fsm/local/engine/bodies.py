@@ -46,6 +46,17 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _mode_id(value: str | int) -> str | int:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("must be Unicode") from None
+    elif abs(value) >= 2**53:
+        raise ValueError("must be less than 2**53")
+    return value
+
+
 Identity = Annotated[str, Field(min_length=1, max_length=wire.MAX_IDENTITY), AfterValidator(_plain)]
 Name = Annotated[str, Field(min_length=1, max_length=wire.MAX_NAME), AfterValidator(_plain)]
 RoomName = Annotated[str, Field(min_length=1, max_length=wire.MAX_ROOM_NAME), AfterValidator(_plain)]
@@ -55,6 +66,7 @@ _WIRE_TYPES = WithJsonSchema({"type": "string", "enum": [*UTDStreamType, *wire.T
 _CALL_TYPES = WithJsonSchema({"type": "string", "enum": ["audio_call", "video_call", *wire.TYPE_ALIASES]})
 AnyType = Annotated[UTDStreamType, BeforeValidator(_type), _WIRE_TYPES]
 CallType = Annotated[UTDStreamType, BeforeValidator(_type), AfterValidator(_call_type), _CALL_TYPES]
+ModeId = Annotated[str | int, AfterValidator(_mode_id)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 
 
@@ -114,7 +126,7 @@ class MintToken(ByDevice):
     seat_count: Annotated[int, Field(ge=1, le=100)] | None = None
     seat_mode: UTDSeatMode | None = None
     host_seat: Annotated[int, Field(ge=0, le=99)] | None = None
-    mode_id: str | int | None = None
+    mode_id: ModeId | None = None
     device_model: Annotated[str, Field(max_length=wire.DEVICE_FACTS["device_model"])] | None = None
     os: Os | None = None
     os_version: Annotated[str, Field(max_length=wire.DEVICE_FACTS["os_version"])] | None = None

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from utd_fsm import room_wire
 from utd_fsm.models import UTDRole, UTDSeatMode
 
-from .bodies import ByIdentity, Identity, Pagination, RoomName, _Body
+from .bodies import ByIdentity, Identity, ModeId, Pagination, RoomName, _Body
 from .moderation import LONGEST_BAN
 
 SLASH = "\x1f"
@@ -43,7 +43,7 @@ class SetUpSeats(ByIdentity):
 
     seat_count: Annotated[int, Field(ge=1, le=room_wire.MAX_SEATS)] | None = None
     seat_mode: UTDSeatMode | None = None
-    mode_id: str | int | None = None
+    mode_id: ModeId | None = None
 
 
 class MoveSeat(ByIdentity):
