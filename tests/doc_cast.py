@@ -2,7 +2,7 @@
 
 What an example joins is read out of its code. Where it hosts, vera is there: she raises her hand, or asks to speak, and
 speaks at 660 Hz when she may. Where it does not, host1 is there: live with pictures and 440 Hz, or on seat 0 of 8, and
-gives everybody what it asks for. Both use the public API only, on threads of their own, and go when the example is over.
+gives everybody what it asks for. Both use the public API only, on threads of their own, until the example is over.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def joins(code: str) -> Iterator[tuple[str, str, bool]]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("join_"):
             room = node.args[1]
             assert isinstance(room, ast.Constant), "an example names its room"
+            assert isinstance(room.value, str)
             as_host = any(one.arg == "as_host" for one in node.keywords)
             yield node.func.attr.removeprefix("join_"), room.value, as_host
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.doc_blocks import ROOT, Block, Stage, blocks_of, pages
+from utd_fsm.machines import ALL, table
 from utd_fsm.testing import LocalEngine, local_engine
 
 BLOCKS = [block for page in pages() for block in blocks_of(page)]
@@ -156,11 +157,22 @@ def test_command_line_is_one_there_is(where: str, arguments: list[str]) -> None:
     command.make_context(command.name, list(rest), resilient_parsing=False)
 
 
-def test_readme_shows_the_call_machine_as_it_runs() -> None:
-    picture = (ROOT / "diagrams" / "outgoing_call.mmd").read_text(encoding="utf-8")
+def test_readme_shows_every_machine_as_it_runs() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    after = readme.split("<!-- diagram: outgoing_call -->\n", 1)[1].lstrip("\n")
-    assert after.startswith(f"```mermaid\n{picture}```\n"), "run scripts/readme_diagram.py"
+    pictures = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "diagrams").glob("*.mmd")}
+    assert len(pictures) == len(ALL)
+    for name, picture in pictures.items():
+        assert readme.count(f"\n\n```mermaid\n{picture}```\n") == 1, f"{name}: run scripts/readme_diagram.py"
+        assert f"(diagrams/{name}.md)" in readme
+    assert readme.count("```mermaid") == len(pictures)
+
+
+def test_machines_are_counted_right() -> None:
+    """The numbers that are told on the page."""
+    tables = [table(machine) for machine in ALL]
+    states = sum(len(machine.states) for machine in ALL)
+    told = f"{len(ALL)} machines, {states} states, {sum(map(len, tables))} edges"
+    assert told in re.sub(r"\s+", " ", (ROOT / "docs" / "machines.md").read_text(encoding="utf-8"))
 
 
 def test_readme_keeps_its_two_commands() -> None:

@@ -160,6 +160,62 @@ def test_room_by_itself(engine: LocalEngine, tmp_path: Path) -> None:
     assert "in lobby: ['speaker']" in out
 
 
+def test_live_stream_host(engine: LocalEngine, tmp_path: Path) -> None:
+    host = start(engine, "live_stream_host.py", "show", "--seconds", "8", "--turn", "1", folder=tmp_path)
+    assert "show is on air" in until_it_waits(host)
+    with engine.client() as client, client.join_live_stream("vera", "show", microphone=Tone(660)) as live:
+        live.request_stage()
+        live.can_publish.wait_for(True, timeout=30)
+        live.set_microphone(True)
+        assert max(int(np.abs(frame.samples).max()) for frame in live.listen("host1", seconds=0.5)) > 3000
+        live.can_publish.wait_for(False, timeout=30)
+        assert live.wait_until_ended(timeout=60) == "ended"
+    out = finish(host)
+    assert "vera is on stage, with 0 hands still up" in out
+    assert "heard vera, at most 3" in out
+    assert "show has ended" in out
+
+
+def test_viewer_recorder(engine: LocalEngine, tmp_path: Path) -> None:
+    with engine.client() as client, client.join_live_stream("host2", "evening", as_host=True) as live:
+        recorder = start(engine, "viewer_recorder.py", "evening", "--to", "e.wav", folder=tmp_path)
+        assert "evening is waiting" in until_it_waits(recorder)
+        live.go_live(with_video=False)
+        live.play(Tone(440, seconds=2))
+        live.end_live()
+        out = finish(recorder)
+    assert "stream ended" in out
+    with wave.open(str(tmp_path / "e.wav"), "rb") as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    assert len(samples) > 48_000
+    assert np.abs(samples).max() > 3000
+
+
+def test_host_an_audio_room(engine: LocalEngine, tmp_path: Path) -> None:
+    """Two ask for the one seat beside the host's: the second gets it when the first one's time is over."""
+    options = ["--seats", "2", "--turn", "1", "--seconds", "12"]
+    host = start(engine, "host_an_audio_room.py", "lobby", *options, folder=tmp_path)
+    said = until_it_waits(host, lines=4)  # two seats, the host on the first one, open
+    assert "lobby is open" in said
+    with (
+        engine.client() as one,
+        engine.client() as two,
+        one.join_audio_room("vera", "lobby", microphone=Tone(660), auto_unmute=True) as vera,
+        two.join_audio_room("will", "lobby", microphone=Tone(880), auto_unmute=True) as will,
+    ):
+        vera.request_to_speak()
+        will.seats.wait_for(lambda grid: grid.seat_of("vera") == 1, timeout=30)
+        will.request_to_speak()
+        assert max(int(np.abs(frame.samples).max()) for frame in will.listen("vera", seconds=0.3)) > 3000
+        will.seats.wait_for(lambda grid: grid.my_seat == 1, timeout=30)
+        assert max(int(np.abs(frame.samples).max()) for frame in vera.listen("will", seconds=0.3)) > 3000
+        vera.seats.wait_for(lambda grid: grid.free_seats() == (1,), timeout=30)
+    out = said + finish(host)
+    assert "seat 1: vera" in out
+    assert "seat 1: will" in out
+    assert out.index("seat 1: vera") < out.index("seat 1: will")
+
+
 def test_every_example_has_a_test() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [path.name for path in EXAMPLES.glob("*.py") if path.name != "options.py" and path.name not in text] == []
