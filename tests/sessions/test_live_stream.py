@@ -192,6 +192,20 @@ async def test_a_start_whose_answer_was_lost_shows_as_what_it_is(rooms: RoomWorl
     assert rooms.engine.truth().live is ENDED
 
 
+@pytest.mark.parametrize("applied", [False, True])
+async def test_a_second_start_that_fails_is_ended_unless_the_engine_took_it(rooms: RoomWorld, applied: bool) -> None:
+    host = await rooms.stream("host", as_host=True)
+    await do(host.go_live)
+    await do(host.end_live)
+    person = rooms.person("host")
+    (person.lose_answer if applied else person.lose_request).add("live_start")
+    with pytest.raises(UTDConnectionError):
+        await do(host.go_live)
+    await until(lambda: host.broadcast.value is (LIVE if applied else ENDED))
+    await do(host.go_live)
+    assert (host.broadcast.value, source(host)) == (LIVE, "on")
+
+
 async def test_a_failed_start_leaves_on_what_was_on(rooms: RoomWorld) -> None:
     host = await rooms.stream("host", as_host=True)
     await do(host.set_microphone, True)
