@@ -115,3 +115,20 @@ def test_tones_are_apart_and_below_half_the_rate() -> None:
     tones = [tone_hz(number) for number in range(31)]
     assert min(b - a for a, b in pairwise(tones)) > 10 * demo_ears.TOLERANCE_HZ
     assert tones[-1] < RATE / 2
+
+
+def test_a_moment_of_sound_is_not_being_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_ears, "SETTLES_WITHIN", 3.0)
+    with listening("ann") as (ears, air):
+        air["ann"].sounds = {"host": TONES["host"]}
+        threading.Timer(0.4, air["ann"].sounds.clear).start()
+        assert ears.measure({"ann": ["host"]}) == {"ann": {}}
+
+
+def test_what_was_heard_before_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_ears, "SETTLES_WITHIN", 1.5)
+    with listening("ann") as (ears, air):
+        air["ann"].sounds = {"host": TONES["host"]}
+        assert set(ears.measure({"ann": ["host"]})["ann"]) == {"host"}
+        air["ann"].sounds = {}
+        assert ears.measure({"ann": ["host"]}) == {"ann": {}}

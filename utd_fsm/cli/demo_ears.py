@@ -150,6 +150,7 @@ class Ears:
             UTDStreamException: all was given up meanwhile.
         """
         limit = time.monotonic() + SETTLES_WITHIN
+        self._crew.pause(WINDOW)
         while True:
             self._crew.pause(0.2)
             until = time.monotonic() - 0.1  # what arrived just now may be on its way to the ear
