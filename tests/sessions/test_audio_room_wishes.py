@@ -1,4 +1,4 @@
-"""What becomes of one's own requests in an audio room: answers lost and late, given up midway, overtaken, out of reach."""
+"""What becomes of one's own requests in an audio room: lost and late answers, given up midway, overtaken."""
 
 from __future__ import annotations
 
@@ -135,6 +135,8 @@ async def test_a_host_who_asked_and_leaves_while_it_sits_down_asks_no_more(rooms
 
 async def test_an_answer_that_comes_after_the_room_was_lost(rooms: RoomWorld) -> None:
     _, ann = await lobby(rooms, "ann")
+    await rooms.engine.media.settled()
+    rooms.engine.telling = False  # the answer would be news
     who = person(rooms, "ann")
     applied, let_go = asyncio.Event(), asyncio.Event()
     real = who.take
@@ -148,7 +150,7 @@ async def test_an_answer_that_comes_after_the_room_was_lost(rooms: RoomWorld) ->
     who.take = slow  # type: ignore[method-assign]
     taking = begin(ann.take_seat, 1)
     await applied.wait()
-    rooms.engine.media.remove("room", "ann")
+    rooms.engine.media.delete_room("room")
     await until(lambda: ann.connection.value == "force_exit")
     let_go.set()
     with pytest.raises(UTDConnectionError, match="does not have this session"):

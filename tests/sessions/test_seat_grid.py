@@ -245,6 +245,7 @@ def seated(**where: int) -> UTDSeatGrid:
         (seated(), seated(ann=0, bob=1)),
         (seated(ann=0, bob=1), seated()),
         (seated(ann=0, bob=1), seated(bob=0, cyd=1)),
+        (seated(ann=0, bob=1), seated(cyd=0, ann=1)),
         (seated(ann=0), replace(seated(), seats=(UTDSeat(0, "bob", muted=True), *EMPTY.seats[1:]), all_muted=False)),
         (
             replace(EMPTY, seats=(UTDSeat(0, "ann", muted=True), UTDSeat(1, "bob", muted=True), EMPTY.seats[2])),
