@@ -987,7 +987,7 @@ class UTDLiveStreamSession(UTDEngineRoomSession):
         Raises:
             UTDInputError: an argument is wrong.
             UTDStateError: not in the room, or it is the host, who is always on stage.
-            UTDPermissionError: neither host nor admin.
+            UTDPermissionError: neither host nor admin, or an admin itself.
             UTDEngineError: the engine refused.
             UTDTimeoutError: it took longer than ``timeout``.
         """
