@@ -89,3 +89,10 @@ def test_a_stream_counts_what_it_lost(first: int, count: int, lost: set[int]) ->
     assert (ssrc, packed & 0xFFFFFF, highest) == (9, missing, first + arrived[-1])
     assert abs(fraction - missing / expected) < 1e-9
     assert stream.report(3.0)[1] == 0
+
+
+def test_a_request_for_a_thousand_packets_fits_into_a_datagram() -> None:
+    asked = rtcp.nack(7, range(65_000, 66_000))
+    assert len(asked) < 1_300
+    (part,) = rtcp.parts(asked)
+    assert rtcp.nacked(part) == [number & 0xFFFF for number in range(65_000, 65_000 + rtcp.MOST_ASKED)]
