@@ -2,75 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.media_servers import MediaServerProcess, MediaServers
+from tests.sessions.places import LONG, Place
 from utd_fsm import UTDRoom, UTDStateError, UTDStreamException
 from utd_fsm.media import AudioFrame, TestPattern, Tone
 from utd_fsm.models import UTDConnectionState
 
 pytestmark = [pytest.mark.media, pytest.mark.timeout(240)]
 
-LONG = 60.0
-
-
-class Place:
-    """A room of its own on a media server."""
-
-    def __init__(self, server: MediaServerProcess) -> None:
-        self.server = server
-        self.name = f"room-{secrets.token_hex(4)}"
-        self.rooms: list[UTDRoom] = []
-
-    def token(self, identity: str, *, can_publish: bool = True) -> str:
-        from livekit import api
-
-        grants = api.VideoGrants(room_join=True, room=self.name, can_publish=can_publish, can_subscribe=True)
-        return api.AccessToken(self.server.key, self.server.secret).with_identity(identity).with_grants(grants).to_jwt()
-
-    def join(self, identity: str, *, can_publish: bool = True) -> UTDRoom:
-        room = UTDRoom()
-        self.rooms.append(room)
-        room.connect(self.server.url, self.token(identity, can_publish=can_publish), timeout=LONG)
-        return room
-
-    def admin(self, do: Callable[[Any, Any], Awaitable[Any]]) -> None:
-        """Call ``do(livekit.api, its RoomService)``."""
-        from livekit import api
-
-        async def call() -> None:
-            async with api.LiveKitAPI(self.server.http_url, self.server.key, self.server.secret) as lk:
-                await do(api, lk.room)
-
-        asyncio.run(call())
-
-    def permit(self, identity: str, can_publish: bool) -> None:
-        self.admin(
-            lambda api, room: room.update_participant(
-                api.UpdateParticipantRequest(
-                    room=self.name,
-                    identity=identity,
-                    permission=api.ParticipantPermission(
-                        can_subscribe=True, can_publish=can_publish, can_publish_data=True
-                    ),
-                )
-            )
-        )
-
 
 @pytest.fixture
 def place(media_server: MediaServerProcess) -> Iterator[Place]:
     made = Place(media_server)
     yield made
-    for room in made.rooms:
-        room.dispose()
+    made.close()
 
 
 def pitch(frames: list[AudioFrame]) -> float:
