@@ -7,7 +7,15 @@ import os
 import sys
 import time
 
-ALL = ("portal_round_trip", "machine_step", "event_latency", "call_setup", "idle_sessions", "import_time")
+ALL = (
+    "portal_round_trip",
+    "machine_step",
+    "event_latency",
+    "many_participants",
+    "call_setup",
+    "idle_sessions",
+    "import_time",
+)
 
 
 def main() -> int:
