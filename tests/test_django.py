@@ -178,6 +178,29 @@ def test_an_asynchronous_view_works_and_a_blocking_one_in_it_is_refused(site: Se
     assert "utd_fsm.aio" in refused.json()["message"]
 
 
+@pytest.mark.parametrize("kind", ["gthread", "gthread, preload"])
+def test_a_view_that_moderates_a_room(kind: str, engine: LocalEngine, database: Path) -> None:
+    """Three at once, in one worker: each in its turn. The banned one is put out, and the user who hosts is not."""
+    room = f"lobby-{len(kind)}"
+    with (
+        gunicorn(*SERVERS[kind], engine=engine, database=database, workers=1) as site,
+        engine.client() as one,
+        engine.client() as two,
+        one.join_audio_room("rosa", room, as_host=True, seat_count=2) as host,
+        two.join_audio_room("sam", room) as guest,
+    ):
+        refused = site.post(f"/rooms/{room}/ban/", {"identity": "sam"})
+        assert (refused.status_code, refused.json()["error"]) == (403, "UTDPermissionError"), refused.text
+        host.promote("moderator")
+        with ThreadPoolExecutor(3) as pool:
+            asked = [{"identity": who, "reason": "spam", "seconds": 60} for who in ("sam", "tom", "uma")]
+            answers = list(pool.map(lambda body: site.post(f"/rooms/{room}/ban/", body), asked))
+        assert [answer.status_code for answer in answers] == [200] * 3, [answer.text for answer in answers]
+        guest.connection.wait_for("force_exit", timeout=PATIENCE)
+        assert {ban.identity for ban in host.bans().bans} == {"sam", "tom", "uma"}
+        assert host.connection.value == "connected"
+
+
 def test_bad_input_and_a_wrong_id_are_told_as_such(site: Server) -> None:
     assert site.post("/call/", {"from": "alice", "to": ""}).status_code == 400
     assert site.post("/calls/nonsense/end/", {"as": "alice"}).status_code == 400

@@ -27,6 +27,7 @@ UTD_ENGINE = os.environ["SITE_ENGINE"]
 UTD_APP_ID = os.environ["SITE_APP_ID"]
 UTD_APP_KEY = os.environ["SITE_APP_KEY"]
 UTD_WEBHOOK_SECRET = os.environ["SITE_WEBHOOK_SECRET"]
+UTD_MODERATOR = "moderator"
 UTD_ANSWER_TIMEOUT = float(os.environ.get("SITE_ANSWER_TIMEOUT", "40"))
 """Seconds; above the engine's ring timeout, below gunicorn's --timeout and --graceful-timeout."""
 

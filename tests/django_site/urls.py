@@ -10,6 +10,7 @@ urlpatterns = [
     path("call/", views.call),
     path("calls/", views.calls),
     path("calls/<str:call_id>/end/", views.end),
+    path("rooms/<str:room>/ban/", views.ban),
     path("async/call/", async_views.call),
     path("async/call-and-block/", async_views.call_and_block),
     path("hooks/utd/", webhook.webhook),

@@ -1,4 +1,4 @@
-"""Calls, from ordinary views."""
+"""Calls, and the moderation of rooms, from ordinary views."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from django.views.decorators.http import require_GET, require_POST
 from .failures import tells_failures
 from .models import Note
 from .phones import client_for
+
+_moderating = threading.Lock()
 
 
 @require_POST
@@ -42,6 +44,18 @@ def calls(request: HttpRequest) -> JsonResponse:
     """The newest calls of an identity."""
     page = client_for(request.GET["of"]).calls(status=request.GET.get("status"), per_page=20)
     return JsonResponse({"calls": [[one.call_id, one.status] for one in page.calls], "total": page.total})
+
+
+@require_POST
+@tells_failures
+def ban(request: HttpRequest, room: str) -> JsonResponse:
+    """Ban somebody from an audio room, as the site's own moderator."""
+    asked = json.loads(request.body)
+    client = client_for(settings.UTD_MODERATOR)
+    # One identity is in one room once: two requests that joined at the same moment would put each other out.
+    with _moderating, client.join_audio_room(settings.UTD_MODERATOR, room, timeout=20) as session:
+        ban = session.ban(asked["identity"], reason=asked.get("reason"), duration=asked.get("seconds"))
+    return JsonResponse({"identity": ban.identity, "until": ban.expires_at})
 
 
 def notes(request: HttpRequest) -> JsonResponse:
