@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from utd_fsm.engine_requests import Ask
 from utd_fsm.engine_rooms import RoomApi
-from utd_fsm.errors import UTDConnectionError, UTDStreamException
+from utd_fsm.errors import UTDConnectionError
 from utd_fsm.models import UTDRole, UTDSeatMode, UTDStreamType, UTDTokenResponse
 from utd_fsm.sessions.engine_room import EngineRoomSession
 from utd_fsm.sessions.engine_rooms import EngineRoom
@@ -89,18 +89,13 @@ class Person(EngineRoom):
         if self.engine.unreachable or verb in self.lose_request:
             self.lose_request.discard(verb)
             raise UTDConnectionError(f"{verb}: nobody answers", outcome_known=False)
-        refused: UTDStreamException | None = None
         try:
-            result = request()
-        except UTDStreamException as error:
-            refused = error
-        await asyncio.sleep(0)
-        if verb in self.lose_answer:
-            self.lose_answer.discard(verb)
-            raise UTDConnectionError(f"{verb}: the answer was lost", outcome_known=False)
-        if refused is not None:
-            raise refused
-        return result
+            return request()
+        finally:
+            await asyncio.sleep(0)
+            if verb in self.lose_answer:  # a refusal is an answer too
+                self.lose_answer.discard(verb)
+                raise UTDConnectionError(f"{verb}: the answer was lost", outcome_known=False) from None
 
     # -- as the requests of `RoomApi`
 
