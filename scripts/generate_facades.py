@@ -158,7 +158,9 @@ def docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, *, timeout: bool) ->
             if not separator:
                 head, separator, rest = text.partition("\n\nRaises:")
             text = f"{head}\n\nArgs:\n    {line}{separator}{rest}"
-        if "UTDTimeoutError" not in text:
+        if "\nRaises: as " in text:
+            text += "\nAnd `UTDTimeoutError`: it took longer than ``timeout``."
+        elif "UTDTimeoutError" not in text:
             fault = "    UTDTimeoutError: it took longer than ``timeout``."
             text = f"{text}\n{fault}" if "\nRaises:\n" in text else f"{text}\n\nRaises:\n{fault}"
     return text

@@ -21,7 +21,8 @@ MEMBERS: dict[str, dict[str, str]] = {
         "incoming_calls": "property",
         "join_audio_room": (
             "(identity, room_name, as_host=False, name=None, device_id=None, *, seat_count=None, "
-            "seat_mode=None, microphone=None, auto_unmute=False, dynacast=False, timeout=60.0)"
+            "seat_mode=None, mode_id=None, microphone=None, auto_unmute=False, dynacast=False, "
+            "timeout=60.0)"
         ),
         "join_live_stream": (
             "(identity, room_name, as_host=False, name=None, device_id=None, *, microphone=None, "

@@ -836,9 +836,7 @@ class UTDEngineRoomSession(UTDSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.mute_participant, timeout, identity, audio=audio, video=video)
 
@@ -864,9 +862,7 @@ class UTDEngineRoomSession(UTDSession):
             The ban.
 
         Raises: as `kick`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         return await self._verb(
             self._core.ban, timeout, identity, reason=reason, duration=duration, everywhere=everywhere
@@ -881,9 +877,7 @@ class UTDEngineRoomSession(UTDSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick`; 404 where there is no such ban.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.unban, timeout, identity, everywhere=everywhere)
 
@@ -896,9 +890,7 @@ class UTDEngineRoomSession(UTDSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         return await self._verb(self._core.bans, timeout, page=page, per_page=per_page)
 
@@ -912,9 +904,7 @@ class UTDEngineRoomSession(UTDSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.lock_chat, timeout, locked)
 
@@ -1019,9 +1009,7 @@ class UTDLiveStreamSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `invite_to_stage`; `UTDStateError` also where it is not on stage.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.remove_from_stage, timeout, identity)
 
@@ -1274,9 +1262,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             The index of the seat.
 
         Raises: as `take_seat`; `UTDStateError` where there is no open invitation.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         return await self._verb(self._core.accept_invitation, timeout, invitation)
 
@@ -1326,9 +1312,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `approve_speaker`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.reject_speaker, timeout, request)
 
@@ -1380,9 +1364,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick_seat`; a seat that is empty or locked already is no error.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.lock_seat, timeout, index)
 
@@ -1394,9 +1376,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick_seat`; `UTDStateError` where somebody sits.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.unlock_seat, timeout, index)
 
@@ -1408,9 +1388,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick_seat`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.mute_seat, timeout, index)
 
@@ -1422,9 +1400,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick_seat`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         await self._verb(self._core.unmute_seat, timeout, index)
 
@@ -1637,6 +1613,7 @@ class UTDStreamClient(AwaitableFacade):
         *,
         seat_count: int | None = None,
         seat_mode: UTDSeatMode | str | None = None,
+        mode_id: int | str | None = None,
         microphone: AudioSource | None = None,
         auto_unmute: bool = False,
         dynacast: bool = False,
@@ -1652,15 +1629,14 @@ class UTDStreamClient(AwaitableFacade):
             device_id: tells this device from others of the same identity; the client's own unless given.
             seat_count: hosts only: set up so many seats, 1 to 100, unless there are seats already.
             seat_mode: hosts only: ``free`` or ``request``, as ``seat_count``.
+            mode_id: hosts only: the application's own name for this arrangement of seats.
             microphone: what the session says, once it sits; silence unless given.
             auto_unmute: the microphone goes on by itself when a request to speak is approved.
             dynacast: LiveKit's dynacast.
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `join_live_stream`; `UTDInputError` also for seats given without ``as_host``.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         return Joining(
             self._verb(
@@ -1673,6 +1649,7 @@ class UTDStreamClient(AwaitableFacade):
                 device_id,
                 seat_count=seat_count,
                 seat_mode=seat_mode,
+                mode_id=mode_id,
                 microphone=microphone,
                 auto_unmute=auto_unmute,
                 dynacast=dynacast,

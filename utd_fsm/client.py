@@ -820,9 +820,7 @@ class UTDEngineRoomSession(UTDSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.mute_participant, timeout, identity, audio=audio, video=video)
 
@@ -848,9 +846,7 @@ class UTDEngineRoomSession(UTDSession):
             The ban.
 
         Raises: as `kick`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         return self._verb(self._core.ban, timeout, identity, reason=reason, duration=duration, everywhere=everywhere)
 
@@ -863,9 +859,7 @@ class UTDEngineRoomSession(UTDSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick`; 404 where there is no such ban.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.unban, timeout, identity, everywhere=everywhere)
 
@@ -878,9 +872,7 @@ class UTDEngineRoomSession(UTDSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         return self._verb(self._core.bans, timeout, page=page, per_page=per_page)
 
@@ -894,9 +886,7 @@ class UTDEngineRoomSession(UTDSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.lock_chat, timeout, locked)
 
@@ -1001,9 +991,7 @@ class UTDLiveStreamSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `invite_to_stage`; `UTDStateError` also where it is not on stage.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.remove_from_stage, timeout, identity)
 
@@ -1254,9 +1242,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             The index of the seat.
 
         Raises: as `take_seat`; `UTDStateError` where there is no open invitation.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         return self._verb(self._core.accept_invitation, timeout, invitation)
 
@@ -1306,9 +1292,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `approve_speaker`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.reject_speaker, timeout, request)
 
@@ -1360,9 +1344,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick_seat`; a seat that is empty or locked already is no error.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.lock_seat, timeout, index)
 
@@ -1374,9 +1356,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick_seat`; `UTDStateError` where somebody sits.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.unlock_seat, timeout, index)
 
@@ -1388,9 +1368,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick_seat`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.mute_seat, timeout, index)
 
@@ -1402,9 +1380,7 @@ class UTDAudioRoomSession(UTDEngineRoomSession):
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `kick_seat`.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         self._verb(self._core.unmute_seat, timeout, index)
 
@@ -1614,6 +1590,7 @@ class UTDStreamClient(BlockingFacade):
         *,
         seat_count: int | None = None,
         seat_mode: UTDSeatMode | str | None = None,
+        mode_id: int | str | None = None,
         microphone: AudioSource | None = None,
         auto_unmute: bool = False,
         dynacast: bool = False,
@@ -1629,15 +1606,14 @@ class UTDStreamClient(BlockingFacade):
             device_id: tells this device from others of the same identity; the client's own unless given.
             seat_count: hosts only: set up so many seats, 1 to 100, unless there are seats already.
             seat_mode: hosts only: ``free`` or ``request``, as ``seat_count``.
+            mode_id: hosts only: the application's own name for this arrangement of seats.
             microphone: what the session says, once it sits; silence unless given.
             auto_unmute: the microphone goes on by itself when a request to speak is approved.
             dynacast: LiveKit's dynacast.
             timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
 
         Raises: as `join_live_stream`; `UTDInputError` also for seats given without ``as_host``.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
+        And `UTDTimeoutError`: it took longer than ``timeout``.
         """
         return UTDAudioRoomSession._around(
             self._verb(
@@ -1650,6 +1626,7 @@ class UTDStreamClient(BlockingFacade):
                 device_id,
                 seat_count=seat_count,
                 seat_mode=seat_mode,
+                mode_id=mode_id,
                 microphone=microphone,
                 auto_unmute=auto_unmute,
                 dynacast=dynacast,

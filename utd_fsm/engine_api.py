@@ -194,6 +194,7 @@ class EngineApi:
         metadata: Mapping[str, Any] | None = None,
         seat_count: int | None = None,
         seat_mode: str | None = None,
+        mode_id: int | str | None = None,
         deadline: float | None = None,
     ) -> tuple[Credentials, UTDTokenResponse]:
         """Sign in and get a way into a room, in one request (``POST /token``).
@@ -203,7 +204,7 @@ class EngineApi:
 
         Args:
             as_host: whether to be the room's owner and host; whoever else claims it becomes audience.
-            seat_count, seat_mode: seed an audio room's seats (hosts only).
+            seat_count, seat_mode, mode_id: seed an audio room's seats (hosts only).
 
         Raises:
             UTDForbiddenError: banned (``is_banned``; ``details`` tells until when).
@@ -222,6 +223,7 @@ class EngineApi:
             metadata=metadata,
             seat_count=seat_count,
             seat_mode=seat_mode,
+            mode_id=mode_id,
             device_id=device,
             deadline=deadline,
         )

@@ -96,6 +96,10 @@ class BlockingFacade(Facade):
                 what=what,
                 lost=lambda result: core.lost(what, result),
             )
+        except UTDClosedError:
+            if what == "dispose":  # another thread's dispose was first, and took the loop along: it is done
+                return cast("T", None)
+            raise
         except UTDStreamException as error:
             raise self._told(error)  # noqa: B904 - the same error, told more
         finally:
@@ -259,6 +263,10 @@ class AwaitableFacade(Facade):
                 what=what,
                 lost=lambda result: core.lost(what, result),
             )
+        except UTDClosedError:
+            if what == "dispose":  # another thread's dispose was first, and took the loop along: it is done
+                return cast("T", None)
+            raise
         except UTDStreamException as error:
             raise self._told(error)  # noqa: B904 - the same error, told more
         finally:

@@ -243,6 +243,7 @@ class ClientCore(ClientMachinery):
         *,
         seat_count: int | None = None,
         seat_mode: UTDSeatMode | str | None = None,
+        mode_id: int | str | None = None,
         microphone: AudioSource | None = None,
         auto_unmute: bool = False,
         dynacast: bool = False,
@@ -257,6 +258,7 @@ class ClientCore(ClientMachinery):
             device_id: tells this device from others of the same identity; the client's own unless given.
             seat_count: hosts only: set up so many seats, 1 to 100, unless there are seats already.
             seat_mode: hosts only: ``free`` or ``request``, as ``seat_count``.
+            mode_id: hosts only: the application's own name for this arrangement of seats.
             microphone: what the session says, once it sits; silence unless given.
             auto_unmute: the microphone goes on by itself when a request to speak is approved.
             dynacast: LiveKit's dynacast.
@@ -265,11 +267,15 @@ class ClientCore(ClientMachinery):
         """
         options = _options(False, dynacast)
         validation.boolean(auto_unmute, "auto_unmute")
-        if (seat_count is not None or seat_mode is not None) and not validation.boolean(as_host, "as_host"):
-            raise UTDInputError("seat_count and seat_mode: only the host sets up the seats; allowed: with as_host=True")
+        seeds = any(one is not None for one in (seat_count, seat_mode, mode_id))
+        if seeds and not validation.boolean(as_host, "as_host"):
+            raise UTDInputError(
+                "seat_count, seat_mode and mode_id: only the host sets up the seats; allowed: with as_host=True"
+            )
         seats = {
             "seat_count": validation.optional_integer(seat_count, "seat_count", least=1, most=100),
             "seat_mode": None if seat_mode is None else validation.seat_mode(seat_mode),
+            "mode_id": validation.mode_id(mode_id),
         }
         way = await self._enter(UTDStreamType.AUDIO_ROOM, identity, room_name, as_host, name, device_id, **seats)
         session = AudioRoomSession(**self._room_session(way, options), microphone=microphone, auto_unmute=auto_unmute)
