@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from utd_fsm.local.engine.rooms import entitled, live_of, stage_of
+from utd_fsm.local.engine.store import Occupant
 from utd_fsm.models import UTDRole, UTDStreamType
 from utd_fsm.room_models import UTDBroadcast
 from utd_fsm.room_wire import read_live, read_stage
@@ -155,6 +156,19 @@ def test_the_stream_in_every_state(state: UTDBroadcast, event: str) -> None:
 def test_only_the_host_starts_and_ends(desk: Desk, actor: str) -> None:
     refused(desk, 403, "not_owner", lambda: desk.rooms.start_live(ROOM, actor))
     refused(desk, 403, "not_owner", lambda: desk.rooms.end_live(ROOM, actor))
+
+
+def test_a_host_that_comes_for_the_next_show_finds_it_waiting(desk: Desk) -> None:
+    """Others who are early wait then, instead of seeing the last one end. A host that is still there is not coming."""
+    desk.rooms.end_live(ROOM, HOST)
+    desk.store.set_occupant(Occupant(ROOM, HOST, "PA_1", 1.0, None))
+    desk.enter(HOST, STREAM)
+    assert desk.room.live is E
+    desk.store.set_occupant(Occupant(ROOM, HOST, "PA_1", 1.0, 2.0))
+    desk.enter("bob", STREAM)
+    assert desk.room.live is E
+    desk.enter(HOST, STREAM)
+    assert desk.room.live is W
 
 
 def test_seats_are_no_business_of_a_stream_nor_a_stage_of_an_audio_room(desk: Desk) -> None:

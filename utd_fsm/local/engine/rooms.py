@@ -129,6 +129,10 @@ class Rooms(RoomBans):
                 if host_seat is not None and room.host_seat != host_seat:
                     told = f"host_seat: must be one of the {seats.answer['seat_count']} seats, from 0"
                     raise Refused(422, told, "validation")
+        if type is UTDStreamType.LIVE_STREAM and claims_host and identity == room.owner:
+            there = self._store.occupants(name).get(identity)
+            if there is None or there.dropped_at is not None:  # it comes for the next show, to which others may come early
+                stage_rules.live(room, "open")
         self._store.set_person(name, who)
         return self._save(before, room, Said({"role": role(room, identity).value}), as_said)
 

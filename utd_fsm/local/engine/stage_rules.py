@@ -38,6 +38,7 @@ LIVE: Final = {
     "away": {UTDBroadcast.LIVE: UTDBroadcast.HOST_AWAY},
     "back": {UTDBroadcast.HOST_AWAY: UTDBroadcast.LIVE},
     "over": {UTDBroadcast.HOST_AWAY: UTDBroadcast.ENDED},
+    "open": {UTDBroadcast.ENDED: UTDBroadcast.WAITING},
 }
 """The stream itself: event → state → state. An event that is not listed changes nothing: it is no longer so."""
 
