@@ -76,8 +76,10 @@ def test_test_file_passes(block: Block, folder: Path) -> None:
             "signals.call_status_changed.connect(receive)\ncall.end()\n"
         ),
         "import asyncio\nawait asyncio.sleep(0)\nassert call.status.value == 'ended'",
+        "assert viewer.broadcast.value == 'waiting'",
+        "assert lobby.seats.value.my_seat == 1",
     ],
-    ids=["wrong", "wrong in a receiver", "wrong and awaited"],
+    ids=["wrong", "wrong in a receiver", "wrong and awaited", "wrong in a stream", "wrong in a room"],
 )
 def test_an_example_that_is_wrong_fails(code: str, engine: LocalEngine, folder: Path) -> None:
     """The harness sees what a reader would see; otherwise all of the above would be worth nothing."""
