@@ -803,7 +803,7 @@ class UTDEngineRoomSession(UTDSession):
             UTDInputError: an argument is wrong.
             UTDStateError: not in the room.
             UTDPermissionError: neither host nor admin, or an admin against the host.
-            UTDEngineError: the engine refused; 404 where nobody of that identity is here.
+            UTDEngineError: the engine refused. That nobody of this identity is here is no error.
             UTDTimeoutError: it took longer than ``timeout``.
         """
         self._verb(self._core.kick, timeout, identity)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from livekit import api
 
 from tests.integration.calling import WAIT, until
 from utd_fsm import UTDRoom
+from utd_fsm.client import UTDSession
 from utd_fsm.media import AudioFrame
 from utd_fsm.media.measure import dominant_hz, loudness
 from utd_fsm.testing import LocalEngine
@@ -91,4 +93,15 @@ def pitch(frames: Iterable[AudioFrame], seconds: float = 0.5) -> float | None:
     return None
 
 
-__all__ = ["RATE", "WAIT", "grant", "joined", "pitch", "sees", "server", "token", "until"]
+def hears(session: UTDSession, hz: float, identity: str | None = None) -> None:
+    """This tone is heard, within 2 Hz; what was under way before it may pass first."""
+    limit = time.monotonic() + WAIT
+    while True:
+        with session.listen(identity, timeout=WAIT) as frames:
+            measured = pitch(frames)
+        if measured is not None and abs(measured - hz) <= 2:
+            return
+        assert time.monotonic() < limit, f"heard {measured} Hz instead of {hz} Hz"
+
+
+__all__ = ["RATE", "WAIT", "grant", "hears", "joined", "pitch", "sees", "server", "token", "until"]

@@ -71,8 +71,8 @@ class AudioRoomSession(AudioRoomCore):
         mode = validation.optional(validation.seat_mode, seat_mode, "seat_mode")
         name = validation.mode_id(mode_id)
         self._must_moderate("setup_seats")
-        await self._act(partial(self._engine_room.setup_seats, count=count, mode=mode, mode_id=name))
-        return self.seats.value
+        answer = await self._act(partial(self._engine_room.setup_seats, count=count, mode=mode, mode_id=name))
+        return self._newest(answer.grid)
 
     @verb()
     async def get_seats(self) -> UTDSeatGrid:
@@ -87,8 +87,11 @@ class AudioRoomSession(AudioRoomCore):
             UTDConnectionError: the engine could not be reached.
         """
         self._must_be_in("get_seats")
-        await self._look()
-        return self.seats.value
+        stay = self._stay
+        mark = stay.arrivals.mark()
+        grid = await self._engine_room.seats()
+        self._heard_grid(stay, grid, mark)
+        return self._newest(grid)
 
     @verb()
     async def take_seat(self, index: int) -> None:
@@ -436,6 +439,11 @@ class AudioRoomSession(AudioRoomCore):
         else:
             await self._enable(UTDTrackSource.MICROPHONE)
         return seat.index
+
+    def _newest(self, answered: UTDSeatGrid | None) -> UTDSeatGrid:
+        """What is shown; as the engine just spelt it, where room metadata brought the same version first."""
+        shown = self.seats.value
+        return answered if answered is not None and answered == shown else shown
 
     def _must_not_sit(self, stay: Stay, event: str) -> None:
         if stay.standing.state == "seated":

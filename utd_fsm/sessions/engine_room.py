@@ -46,6 +46,8 @@ log = logging.getLogger("utd_fsm.room")
 
 GOODBYE: Final = 4.0
 """Seconds that leaving waits for the engine to hear of it; whatever it missed it notices by itself after 60 s."""
+METADATA: Final = 3.0
+"""Seconds that a verb waits for the media server to show what the engine has done already."""
 _REMOVED: Final = frozenset({LeaveReason.REMOVED, LeaveReason.ROOM_DELETED})
 
 
@@ -92,6 +94,7 @@ class EngineRoomSession(BaseSession):
         self._comments = Arrivals()
         self._comments_known = 0
         self._role: UTDRole | None = None
+        self._roles_news = asyncio.Event()
         self._video_effects = False
         self._ban_told = False
         nobody: Mapping[str, UTDRole] = ReadOnlyDict()
@@ -281,6 +284,16 @@ class EngineRoomSession(BaseSession):
             self._comments_known = number
             self.chat_locked.set(locked)
 
+    async def _see_role(self, change: UTDRoleChange) -> None:
+        """Until `roles` show it, which follows the participants' metadata: the engine's answer may be faster."""
+        try:
+            async with asyncio.timeout(METADATA):
+                while self.roles.value.get(change.identity) not in (None, change.role):  # None: it is not in the room
+                    self._roles_news.clear()
+                    await self._roles_news.wait()
+        except TimeoutError:
+            log.info("%s: the media server has not shown a new role yet", self.describe())
+
     def _show_roles(self) -> None:
         before = self.roles.value
         now: dict[str, UTDRole] = {}
@@ -290,6 +303,7 @@ class EngineRoomSession(BaseSession):
             role = room_wire.role_of(one.metadata)
             if role is not None:
                 now[one.identity] = role
+        self._roles_news.set()
         if self.roles.set(ReadOnlyDict(now)):
             for identity, role in now.items():
                 previous = before.get(identity)
@@ -375,7 +389,9 @@ class EngineRoomSession(BaseSession):
         if what is UTDRole.HOST:
             raise UTDInputError("role: host; allowed: admin, guest, audience, visitor (host is the owner of the room)")
         self._must_be_host("set_role")
-        return await self._engine_room.set_role(who, what)
+        change = await self._engine_room.set_role(who, what)
+        await self._see_role(change)
+        return change
 
     @verb()
     async def promote(self, identity: str) -> UTDRoleChange:
@@ -406,7 +422,7 @@ class EngineRoomSession(BaseSession):
             UTDInputError: an argument is wrong.
             UTDStateError: not in the room.
             UTDPermissionError: neither host nor admin, or an admin against the host.
-            UTDEngineError: the engine refused; 404 where nobody of that identity is here.
+            UTDEngineError: the engine refused. That nobody of this identity is here is no error.
         """
         who = validation.identity(identity)
         self._must_moderate("kick", who)

@@ -9,7 +9,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from utd_fsm import room_wire, validation
-from utd_fsm.errors import UTDConnectionError, UTDPermissionError, UTDStateError, UTDStreamException, UTDTimeoutError
+from utd_fsm.errors import (
+    UTDClosedError,
+    UTDConnectionError,
+    UTDPermissionError,
+    UTDStateError,
+    UTDStreamException,
+    UTDTimeoutError,
+)
 from utd_fsm.models import UTDRole, UTDTrackSource
 from utd_fsm.room_models import UTDBroadcast, UTDHand, UTDStageMember
 from utd_fsm.sessions.engine_room import GOODBYE
@@ -95,6 +102,7 @@ class LiveStreamSession(LiveStreamCore):
         kept = await self._tell_live(self._engine_room.live_end, UTDBroadcast.ENDED)
         await self._say_that_it_ended(must=not kept)
         self._over_now()
+        await self._see_the_stage_cleared()
 
     @verb()
     async def invite_to_stage(self, identity: str) -> None:
@@ -197,6 +205,8 @@ class LiveStreamSession(LiveStreamCore):
         """
         limit = validation.timeout(timeout)
         ended = self._ended
+        if self._disposed:
+            raise UTDClosedError("wait_until_ended: the session is disposed; make a new one")
         if ended is None:
             raise UTDStateError("wait_until_ended: not in the room; join first", event="wait_until_ended")
         try:
@@ -249,6 +259,15 @@ class LiveStreamSession(LiveStreamCore):
             if must:
                 raise
             log.info("%s: the viewers hear of the end from the engine alone: %s", self.describe(), error)
+
+    async def _see_the_stage_cleared(self) -> None:
+        """The end clears the stage, and its answer does not show it; the stream is over also where a look fails."""
+        if self.stage.value or self.hands.value:
+            try:
+                await self._look()
+            except UTDStreamException as error:
+                log.info("%s: ended; who was on stage is not known: %s", self.describe(), error)
+                self._looks.soon()
 
     def _must_not_be_the_host(self, event: str, identity: str) -> None:
         mine = self.is_host and identity == self.identity

@@ -144,6 +144,16 @@ class SourceDriver:
 
     # ------------------------------------------------------------------------------------------------- intentions
 
+    def refuse_now(self) -> None:
+        """Raise what `enable` would raise at once.
+
+        Raises:
+            UTDPermissionError: the grant cannot come.
+            UTDStateError: not possible now.
+        """
+        if self.state not in ("on", "stopping"):
+            self._refuse()
+
     async def enable(self) -> None:
         """Be on: wait for the grant (10 s connected without it, at most), publish. Joins a wait that is running.
 

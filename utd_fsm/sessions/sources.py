@@ -94,7 +94,11 @@ class Sources:
     # -- what is wanted
 
     async def enable(self, source: UTDTrackSource, recipe: Any = None) -> None:
-        """Be on, sending ``recipe`` (None: what it sent before). Raises as `SourceDriver.enable`."""
+        """Be on, sending ``recipe`` (None: what it sent before). Raises as `SourceDriver.enable`.
+
+        What is refused at once opens no source, and leaves the one before.
+        """
+        self._drivers[source].refuse_now()
         if recipe is not None:
             self._recipes[source] = recipe
             if source in self._media:
