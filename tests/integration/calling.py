@@ -19,7 +19,15 @@ import numpy as np
 from livekit import api
 
 from tests.integration.gate_proxy import GateProxy
-from utd_fsm import UTDCall, UTDCallSession, UTDCallStatus, UTDRoom, UTDStreamClient
+from utd_fsm import (
+    UTDAudioRoomSession,
+    UTDCall,
+    UTDCallSession,
+    UTDCallStatus,
+    UTDLiveStreamSession,
+    UTDRoom,
+    UTDStreamClient,
+)
 from utd_fsm.media import Tone
 from utd_fsm.media.measure import dominant_hz, loudness
 from utd_fsm.testing import LocalEngine
@@ -108,7 +116,11 @@ def talking(
         yield call, answer, caller, callee
 
 
-def heard_hz(call: UTDCallSession | UTDRoom, identity: str | None = None, seconds: float = 0.5) -> float | None:
+def heard_hz(
+    call: UTDCallSession | UTDRoom | UTDAudioRoomSession | UTDLiveStreamSession,
+    identity: str | None = None,
+    seconds: float = 0.5,
+) -> float | None:
     """The tone of the last half second, once anything is heard at all."""
     pieces: list[np.ndarray[tuple[int, ...], np.dtype[np.int16]]] = []
     with call.listen(identity, timeout=WAIT) as frames:
