@@ -70,8 +70,12 @@ class UTDStreamException(Exception):
 
     @property
     def is_banned(self) -> bool:
-        """A 403 that says so. A 403 is a ban only when it says so (wire contract, conventions)."""
-        return self.status_code == 403 and (self.code == "banned" or "banned" in self.message.lower())
+        """A 403 that says that whoever asked is banned. A 403 is a ban only when it says so (wire contract,
+        conventions); where it carries another code, such as ``target_banned``, in the contract's own words only."""
+        if self.status_code != 403:
+            return False
+        said = self.message.lower()
+        return self.code == "banned" or "user is banned" in said or (self.code is None and "banned" in said)
 
     @property
     def is_forbidden(self) -> bool:
