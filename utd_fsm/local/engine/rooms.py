@@ -131,7 +131,8 @@ class Rooms(RoomBans):
                     raise Refused(422, told, "validation")
         if type is UTDStreamType.LIVE_STREAM and claims_host and identity == room.owner:
             there = self._store.occupants(name).get(identity)
-            if there is None or there.dropped_at is not None:  # it comes for the next show, to which others may come early
+            if there is None or there.dropped_at is not None:
+                # It comes for the next show, to which others may come early.
                 stage_rules.live(room, "open")
         self._store.set_person(name, who)
         return self._save(before, room, Said({"role": role(room, identity).value}), as_said)
