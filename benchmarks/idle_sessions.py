@@ -19,7 +19,7 @@ from utd_fsm.local.processes import MediaProcess
 COUNTS = (1, 50, 200)
 
 
-def _used() -> tuple[float, int]:
+def used() -> tuple[float, int]:
     """(MB resident, threads) of this process."""
     status = Path("/proc/self/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
@@ -45,14 +45,14 @@ async def _bare(url: str, tokens: list[str]) -> tuple[float, int]:
     warm = rtc.Room()
     await warm.connect(url, tokens[-1], options)
     await warm.disconnect()
-    before = _used()
+    before = used()
     rooms = []
     for token in tokens[:-1]:
         room = rtc.Room()
         await room.connect(url, token, options)
         rooms.append(room)
     await asyncio.sleep(1.0)
-    after = _used()
+    after = used()
     for room in rooms:
         await room.disconnect()
     return after[0] - before[0], after[1] - before[1]
@@ -67,14 +67,14 @@ def _ours(url: str, tokens: list[str]) -> tuple[float, int]:
         with UTDRoom() as warm:
             warm.connect(url, tokens[-1])
         keep.connect(url, tokens[-2])
-        before = _used()
+        before = used()
         rooms = []
         for token in tokens[:-2]:
             room = UTDRoom()
             room.connect(url, token)
             rooms.append(room)
         time.sleep(1.0)
-        after = _used()
+        after = used()
         for room in rooms:
             room.close()
     return after[0] - before[0], after[1] - before[1]
