@@ -17,7 +17,7 @@ from utd_fsm import validation
 from utd_fsm.call_watch import CallWatch
 from utd_fsm.engine_api import EngineApi
 from utd_fsm.errors import UTDConflictError, UTDInputError
-from utd_fsm.models import UTDCall, UTDCallPage, UTDCallStatus, UTDSeatMode, UTDStreamType
+from utd_fsm.models import UTDCall, UTDCallPage, UTDCallStatus, UTDSeatMode, UTDStreamType, UTDTrackSource
 from utd_fsm.observe import Order
 from utd_fsm.portal import Deadline, portal
 from utd_fsm.room import RoomOptions
@@ -29,6 +29,7 @@ from utd_fsm.sessions.engine_calls import EngineCalls
 from utd_fsm.sessions.live_stream import LiveStreamSession
 from utd_fsm.sessions.marks import plain, verb, wait
 from utd_fsm.sessions.room import livekit_room
+from utd_fsm.sessions.sources import check_recipe
 
 if TYPE_CHECKING:
     from utd_fsm.engine_api import Credentials
@@ -228,6 +229,8 @@ class ClientCore(ClientMachinery):
             UTDConnectionError: engine or media server could not be reached.
         """
         options = _options(adaptive_stream, dynacast)
+        check_recipe(UTDTrackSource.MICROPHONE, microphone)
+        check_recipe(UTDTrackSource.CAMERA, camera)
         way = await self._enter(UTDStreamType.LIVE_STREAM, identity, room_name, as_host, name, device_id)
         session = LiveStreamSession(**self._room_session(way, options), microphone=microphone, camera=camera)
         return await self._joined(session)
@@ -267,6 +270,7 @@ class ClientCore(ClientMachinery):
         """
         options = _options(False, dynacast)
         validation.boolean(auto_unmute, "auto_unmute")
+        check_recipe(UTDTrackSource.MICROPHONE, microphone)
         seeds = any(one is not None for one in (seat_count, seat_mode, mode_id))
         if seeds and not validation.boolean(as_host, "as_host"):
             raise UTDInputError(
