@@ -27,7 +27,7 @@ def way_in(given: argparse.Namespace, identity: str, *, host: bool) -> tuple[str
         json={
             "identity": identity,
             "room_name": given.room,
-            "type": "audio_room",
+            "type": "live_stream",
             "role": "host" if host else "audience",
             "room_owner_id": "speaker",
         },

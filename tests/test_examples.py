@@ -194,14 +194,14 @@ def test_viewer_recorder(engine: LocalEngine, tmp_path: Path) -> None:
 def test_host_an_audio_room(engine: LocalEngine, tmp_path: Path) -> None:
     """Two ask for the one seat beside the host's: the second gets it when the first one's time is over."""
     options = ["--seats", "2", "--turn", "1", "--seconds", "12"]
-    host = start(engine, "host_an_audio_room.py", "lobby", *options, folder=tmp_path)
+    host = start(engine, "host_an_audio_room.py", "parlour", *options, folder=tmp_path)
     said = until_it_waits(host, lines=4)  # two seats, the host on the first one, open
-    assert "lobby is open" in said
+    assert "parlour is open" in said
     with (
         engine.client() as one,
         engine.client() as two,
-        one.join_audio_room("vera", "lobby", microphone=Tone(660), auto_unmute=True) as vera,
-        two.join_audio_room("will", "lobby", microphone=Tone(880), auto_unmute=True) as will,
+        one.join_audio_room("vera", "parlour", microphone=Tone(660), auto_unmute=True) as vera,
+        two.join_audio_room("will", "parlour", microphone=Tone(880), auto_unmute=True) as will,
     ):
         vera.request_to_speak()
         will.seats.wait_for(lambda grid: grid.seat_of("vera") == 1, timeout=30)

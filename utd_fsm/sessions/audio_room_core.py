@@ -146,7 +146,8 @@ class AudioRoomCore(EngineRoomSession):
     # ------------------------------------------------------------------------------------------------------ the grid
 
     def _has_snapshot(self) -> bool:
-        return self._stay.grid.number is not None
+        # Without seats it may be of before they were set up: metadata follow the engine, they do not lead.
+        return self._stay.grid.number is not None and self._stay.grid.grid.count > 0
 
     def _fold_state(self, state: RoomState) -> None:
         self._metadata_has_seats = state.seats is not None
