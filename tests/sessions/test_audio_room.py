@@ -415,6 +415,16 @@ async def test_without_versions_an_answer_that_metadata_overtook_is_asked_for_ag
     assert (state(ann), microphone(ann), sitting(ann.seats.value)) == ("seated", "on", {1: "ann"})
 
 
+async def test_metadata_of_before_the_seats_were_set_up_are_no_first_snapshot(rooms: RoomWorld) -> None:
+    """They follow the engine: whoever joins right after the seats were set up may find older ones."""
+    host = await enter(rooms, "host", as_host=True)
+    rooms.engine.telling = False
+    await do(host.setup_seats, 4, "free")
+    late = await enter(rooms, "late")
+    assert late.seats.value.count == 4
+    await do(late.take_seat, 1)
+
+
 async def test_without_seats_in_the_metadata_the_first_snapshot_is_asked_for(rooms: RoomWorld) -> None:
     rooms.engine.shown = lambda room: "{}"  # type: ignore[method-assign]
     host = await enter(rooms, "host", as_host=True)
