@@ -24,12 +24,12 @@ def main() -> int:
     if unknown := set(names) - set(ALL):
         sys.exit(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
     print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}")
-    print(f"{'what':48} {'ratio':>8}  figures")
+    print(f"{'what':60} {'ratio':>8}  figures")
     for name in names:
         began = time.monotonic()
         for row, ratio, note in importlib.import_module(f"benchmarks.{name}").run():
-            print(f"{row:48} {ratio:8.3f}  {note}", flush=True)
-        print(f"{'':48} {'':8}  ({name}: {time.monotonic() - began:.0f} s)", flush=True)
+            print(f"{row:60} {ratio:8.3f}  {note}", flush=True)
+        print(f"{'':60} {'':8}  ({name}: {time.monotonic() - began:.0f} s)", flush=True)
     return 0
 
 
