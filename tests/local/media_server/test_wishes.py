@@ -11,7 +11,7 @@ SIDES = ((320, 180), (640, 360), (1280, 720))
 
 
 def info(*sides: tuple[int, int], turned: bool = False) -> models.TrackInfo:
-    sides = tuple(side[::-1] for side in sides) if turned else sides
+    sides = tuple((height, width) for width, height in sides) if turned else sides
     layers = [models.VideoLayer(width=width, height=height) for width, height in sides]
     width, height = sides[-1] if sides else (640, 360)
     return models.TrackInfo(width=width, height=height, layers=layers)
