@@ -12,8 +12,11 @@ ALL = (
     "machine_step",
     "event_latency",
     "many_participants",
+    "seat_grid_update",
     "call_setup",
+    "join_audio_room",
     "idle_sessions",
+    "idle_audio_rooms",
     "import_time",
 )
 
