@@ -11,6 +11,7 @@ import ast
 import contextlib
 import re
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -30,6 +31,8 @@ from utd_fsm.testing import LocalEngine
 
 HOST, VIEWER = "host1", "vera"
 PATIENCE = 60.0
+LEAVES = 5.0
+"""Seconds for whoever leaves by itself; whoever still waits then is ended with its client."""
 STAYS = 3.0
 """Seconds for which a stream goes on that its example only watches."""
 _OVER = (UTDStateError, UTDPermissionError, UTDClosedError, UTDConnectionError)
@@ -79,6 +82,9 @@ class Cast:
                 yield
             finally:
                 self._over.set()
+                if sys.exc_info()[0] is None:  # else they may wait for what no longer comes: closing ends that
+                    for thread in threads:
+                        thread.join(LEAVES)
         for thread in threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()
