@@ -266,6 +266,9 @@ def test_a_lost_race_is_a_state_error_with_the_engines_state() -> None:
     ("status", "body", "kind", "text"),
     [
         (403, {"message": "User is banned"}, UTDForbiddenError, "User is banned"),
+        (403, {"message": "you are banned here", "code": "banned"}, UTDForbiddenError, "you are banned here"),
+        (403, {"message": "User is banned", "code": "no_entry"}, UTDForbiddenError, "User is banned"),
+        (403, {"message": "she is banned", "code": "target_banned"}, UTDForbiddenError, "she is"),
         (403, {"error": "video calls are not enabled"}, UTDPermissionError, "video calls are not enabled"),
         (404, {"detail": "no such call"}, UTDEngineError, "no such call"),
         (422, {"detail": [{"msg": "field required"}, {"msg": "too long"}]}, UTDEngineError, "field required; too long"),

@@ -132,6 +132,9 @@ class LiveKitEvents:
     ) -> None:
         self.tracks: dict[str, LiveKitRemoteTrack] = {}
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.not_mending = asyncio.Event()
+        """Clear while LiveKit mends the link."""
+        self.not_mending.set()
         self._native = native
         self._post_to = post
         self._options = options
@@ -211,14 +214,17 @@ class LiveKitEvents:
         if self._joined:
             self._post(Disconnected(reason))
         self.gone.set_result(None)
+        self.not_mending.set()
 
     def _on_disconnected(self, reason: int) -> None:
         self.over(leave_reason(reason))
 
     def _on_reconnecting(self) -> None:
+        self.not_mending.clear()
         self._post(Reconnecting())
 
     def _on_reconnected(self) -> None:
+        self.not_mending.set()
         for publication in self._publications:
             publication.link_mended()
         self._post(Reconnected())

@@ -354,6 +354,10 @@ class LiveKitRoom:
     async def unpublish(self, source: UTDTrackSource) -> None:
         for publication in [own for own in self._publications if own.source is source and own.sid]:
             self._forget(publication)
+        if self._events is not None:
+            # While LiveKit mends the link it publishes again what is to go, under another sid, and an unpublish that it
+            # is asked for then may never be answered (measured). Nothing is sent meanwhile.
+            await self._events.not_mending.wait()
         for sid in self.publications(source):
             step = _background.spawn(self._unpublish_sid(sid))
             try:

@@ -26,6 +26,7 @@ from tests.integration.gate_proxy import GateProxy
 from utd_fsm import (
     UTDAudioRoomSession,
     UTDBroadcast,
+    UTDConnectionState,
     UTDLiveStreamSession,
     UTDSeatGrid,
     UTDSpeakerRequest,
@@ -166,8 +167,9 @@ class Scene(Generic[S]):
         return set(self.who(one.identity for one in in_media(self.engine, self.room).values() if speaks(one)))
 
     def present(self) -> dict[str, S]:
-        """Who is in the room."""
-        return {name: one for name, one in self.people.items() if one.connected.value}
+        """Who is in the room, or on its way back into it."""
+        out = (UTDConnectionState.DISCONNECTED, UTDConnectionState.FORCE_EXIT)
+        return {name: one for name, one in self.people.items() if one.connection.value not in out}
 
 
 # --------------------------------------------------------------------------------------------------------- audio room
@@ -211,6 +213,8 @@ def all_agree(scene: Scene[UTDAudioRoomSession], seats: Mapping[str, int], *, sp
         wanted = {scene.id(name): index for name, index in seats.items()}
         found = [] if {one: truth.seat_of(one) for one in seated} == wanted else [f"the engine: {truth}"]
         for name, one in scene.present().items():
+            if not one.connected.value:
+                found.append(f"{name} is {one.connection.value}")
             mine, identity = one.seats.value, scene.id(name)
             if dataclasses.replace(mine, viewer=None) != truth:
                 found.append(f"{name} sees {mine} instead of {truth}")
@@ -291,6 +295,8 @@ def stage_agrees(
         if (kept := live_of(scene.engine, scene.room)) != broadcast:
             found.append(f"the engine's broadcast: {kept}")
         for name, one in scene.present().items():
+            if not one.connected.value:
+                found.append(f"{name} is {one.connection.value}")
             if one.stage.value != truth.members or one.hands.value != truth.hands:
                 found.append(f"{name} sees {one.stage.value}, {one.hands.value} instead of {truth}")
             if one.broadcast.value != broadcast:
