@@ -302,6 +302,7 @@ def constructor(target: Target) -> list[str]:
         f"        core = {target.core}({', '.join(passed)})",
         "        self._core = core" + (NARROWS if target.extends else ""),
         "        self._core.publish_as(self)",
+        *(["        self._core.public_of = _public"] if target.core == "ClientCore" else []),
         "",
     ]
 

@@ -1467,6 +1467,7 @@ class UTDStreamClient(AwaitableFacade):
         core = ClientCore(app_id, app_key, base_url=base_url, token_base_url=token_base_url, asynchronous=ASYNCHRONOUS)
         self._core = core
         self._core.publish_as(self)
+        self._core.public_of = _public
 
     @property
     def identity(self) -> str | None:

@@ -1447,6 +1447,7 @@ class UTDStreamClient(BlockingFacade):
         core = ClientCore(app_id, app_key, base_url=base_url, token_base_url=token_base_url, asynchronous=ASYNCHRONOUS)
         self._core = core
         self._core.publish_as(self)
+        self._core.public_of = _public
 
     @property
     def identity(self) -> str | None:

@@ -389,6 +389,20 @@ def role_of(metadata: str) -> UTDRole | None:
     return UTDRole(value) if isinstance(value, str) and value in tuple(UTDRole) else None
 
 
+def is_unreadable(metadata: str) -> bool:
+    """Whether a participant's metadata is nothing the engine writes, and so says nothing: what was known holds.
+
+    Empty metadata, and metadata without a role, do say something: nobody gave a role. Never raises.
+    """
+    try:
+        content = json.loads(metadata) if metadata else {}
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(content, Mapping) or (
+        content.get(META_ROLE) is not None and content[META_ROLE] not in tuple(UTDRole)
+    )
+
+
 def may_have_video_effects(metadata: str) -> bool:
     """The ``videoEffects`` claim in a participant's metadata. Never raises."""
     return _claims(metadata).get(META_VIDEO_EFFECTS) is True

@@ -192,6 +192,27 @@ async def test_whoever_leaves_gives_back_what_it_had(rooms: RoomWorld, what: str
     assert ann.seats.value.count == 4
 
 
+@pytest.mark.parametrize("what", ["approved", "kicked", "rejected"])
+async def test_whoever_leaves_before_it_hears_of_its_standing_leaves_nothing_behind(
+    rooms: RoomWorld, what: str
+) -> None:
+    host, ann = await lobby(rooms, "ann", mode="request")
+    request = await do(ann.request_to_speak)
+    if what == "kicked":
+        await do(host.approve_speaker, request.id)
+        await until(lambda: state(ann) == "seated")
+    rooms.engine.telling = False
+    match what:
+        case "approved":
+            await do(host.approve_speaker, request.id)
+        case "kicked":
+            await do(host.kick_seat, 1)
+        case _:
+            await do(host.reject_speaker, request.id)
+    await do(ann.leave)
+    assert rooms.engine.truth().involved() == frozenset()
+
+
 async def test_a_goodbye_that_is_late_undoes_nothing_newer(rooms: RoomWorld) -> None:
     _, ann = await lobby(rooms, "ann")
     await do(ann.take_seat, 1)

@@ -350,6 +350,16 @@ async def test_leaving_tells_the_engine_of_stage_and_hand(rooms: RoomWorld, verb
     assert ann.stage.value == ()
 
 
+async def test_whoever_leaves_before_it_hears_that_it_is_on_stage_is_not(rooms: RoomWorld) -> None:
+    host = await rooms.stream("host", as_host=True)
+    ann = await rooms.stream("ann")
+    await do(ann.request_stage)
+    rooms.engine.telling = False
+    await do(host.invite_to_stage, "ann")
+    await do(ann.leave)
+    assert rooms.engine.truth().involved() == frozenset()
+
+
 async def test_leaving_with_a_request_under_way_leaves_no_hand(rooms: RoomWorld) -> None:
     await rooms.stream("host", as_host=True)
     ann = await rooms.stream("ann")

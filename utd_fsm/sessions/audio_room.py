@@ -10,13 +10,14 @@ import logging
 from functools import partial
 
 from utd_fsm import validation
-from utd_fsm.errors import UTDProtocolError, UTDStateError, UTDStreamException
+from utd_fsm.errors import UTDStateError, UTDStreamException
 from utd_fsm.models import UTDSeatMode, UTDTrackSource
 from utd_fsm.observable import BaseObservable
 from utd_fsm.room_models import UTDInvitation, UTDSeatGrid, UTDSpeakerRequest
 from utd_fsm.sessions import seat_grid
 from utd_fsm.sessions.audio_room_core import Ask, AudioRoomCore, Stay, outcome_unknown
 from utd_fsm.sessions.marks import verb
+from utd_fsm.wire import malformed
 
 log = logging.getLogger("utd_fsm.audio_room")
 
@@ -310,7 +311,7 @@ class AudioRoomSession(AudioRoomCore):
             if one.identity == who and answer.invitation_id in (None, one.id):
                 return one
         if answer.invitation_id is None:
-            raise UTDProtocolError("invite_to_speak: the engine said no invitation_id", field="invitation_id")
+            malformed("POST /rooms/:room/speakers/invite", "invitation_id", "missing")
         return UTDInvitation(answer.invitation_id, who, self.identity, where)  # answered already
 
     @verb()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from utd_fsm import room_wire, signals
@@ -18,6 +19,7 @@ from utd_fsm.errors import (
     UTDConnectionError,
     UTDEngineError,
     UTDPermissionError,
+    UTDProtocolError,
     UTDStateError,
     UTDStreamException,
     UTDTimeoutError,
@@ -129,19 +131,23 @@ class AudioRoomCore(EngineRoomSession):
         return self._give_back(stay, state, known, invitation)
 
     async def _give_back(self, stay: Stay, state: str, known: str, invitation: UTDInvitation | None) -> None:
-        engine, order = self._engine_room, stay.standing.order
-        if state in ("taking", "seated", "leaving"):
+        """What one has is given back; a 409 says that it is something else by now, which goes next."""
+        engine = self._engine_room
+        seat = engine.leave
+        asked = (
+            partial(engine.decline, invitation.id) if known == "invited" and invitation is not None else engine.cancel
+        )
+        sits = state in ("taking", "seated", "leaving")
+        ways: tuple[Callable[..., Awaitable[object]], ...] = (seat, asked) if sits else (asked, seat)
+        if sits and known not in ("requested", "invited"):
+            ways = (seat,)
+        for way in ways:
             try:
-                await engine.leave(key=order.next())
+                await way(key=stay.standing.order.next())
                 return
             except UTDEngineError as error:
-                if error.status_code != 409 or known not in ("requested", "invited"):
+                if error.status_code != 409 or way is ways[-1]:
                     raise
-                # The take had not come through: what was there before it is given back instead.
-        if known == "invited" and invitation is not None:
-            await engine.decline(invitation.id, key=order.next())
-        else:
-            await engine.cancel(key=order.next())
 
     # ------------------------------------------------------------------------------------------------------ the grid
 
@@ -322,7 +328,7 @@ class AudioRoomCore(EngineRoomSession):
         try:
             answer = await send()
         except UTDStreamException as error:
-            if outcome_unknown(error) or error.status_code in (404, 409):
+            if outcome_unknown(error) or error.status_code in (404, 409) or isinstance(error, UTDProtocolError):
                 await self._look_again(stay, sealing=ordered is not None)
             raise
         except BaseException:

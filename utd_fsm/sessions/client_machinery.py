@@ -94,6 +94,8 @@ class ClientMachinery:
         self._closed = False
         self.pid = os.getpid()
         self.public: object = self
+        self.public_of: Callable[[BaseSession], object] = lambda session: session
+        """Makes a session's public object, so that its signals name it from the first on."""
 
     def publish_as(self, public: object) -> None:
         """The facade that signals name as their sender."""
@@ -209,6 +211,7 @@ class ClientMachinery:
 
     async def _joined(self, session: R) -> R:
         self._sessions[next(self._made)] = session
+        self.public_of(session)
         try:
             await session.perform(session.join)
         except BaseException:

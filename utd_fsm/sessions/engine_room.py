@@ -263,8 +263,9 @@ class EngineRoomSession(BaseSession):
         self._fold_state(state)
 
     def _on_local_metadata(self, metadata: str) -> None:
-        self._role = room_wire.role_of(metadata)
-        self._video_effects = room_wire.may_have_video_effects(metadata)
+        if not room_wire.is_unreadable(metadata):
+            self._role = room_wire.role_of(metadata)
+            self._video_effects = room_wire.may_have_video_effects(metadata)
         self._show_roles()
 
     def _on_participants(self, others: tuple[UTDParticipant, ...]) -> None:
@@ -300,7 +301,8 @@ class EngineRoomSession(BaseSession):
         if self.identity is not None and self._role is not None:
             now[self.identity] = self._role
         for one in self.remote_participants.value:
-            role = room_wire.role_of(one.metadata)
+            unreadable = room_wire.is_unreadable(one.metadata)
+            role = before.get(one.identity) if unreadable else room_wire.role_of(one.metadata)
             if role is not None:
                 now[one.identity] = role
         self._roles_news.set()

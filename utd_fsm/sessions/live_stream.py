@@ -102,7 +102,8 @@ class LiveStreamSession(LiveStreamCore):
         kept = await self._tell_live(self._engine_room.live_end, UTDBroadcast.ENDED)
         await self._say_that_it_ended(must=not kept)
         self._over_now()
-        await self._see_the_stage_cleared()
+        if self.stage.value or self.hands.value:
+            await self._look_all_the_same()  # the end cleared them, and its answer does not show it
 
     @verb()
     async def invite_to_stage(self, identity: str) -> None:
@@ -259,15 +260,6 @@ class LiveStreamSession(LiveStreamCore):
             if must:
                 raise
             log.info("%s: the viewers hear of the end from the engine alone: %s", self.describe(), error)
-
-    async def _see_the_stage_cleared(self) -> None:
-        """The end clears the stage, and its answer does not show it; the stream is over also where a look fails."""
-        if self.stage.value or self.hands.value:
-            try:
-                await self._look()
-            except UTDStreamException as error:
-                log.info("%s: ended; who was on stage is not known: %s", self.describe(), error)
-                self._looks.soon()
 
     def _must_not_be_the_host(self, event: str, identity: str) -> None:
         mine = self.is_host and identity == self.identity

@@ -16,6 +16,7 @@ from utd_fsm import room_wire, signals
 from utd_fsm.errors import (
     UTDEngineError,
     UTDPermissionError,
+    UTDProtocolError,
     UTDStateError,
     UTDStreamException,
 )
@@ -125,8 +126,17 @@ class LiveStreamCore(EngineRoomSession):
         if standing.state in ("on_stage", "stepping_down"):
             return self._engine_room.stage_leave(key=self._order.next())
         if standing.state in ("hand_up", "asking", "lowering"):
-            return self._engine_room.stage_lower(key=self._order.next())
+            return self._lower_or_step_down()
         return None
+
+    async def _lower_or_step_down(self) -> None:
+        """The hand goes down; a 409 may say that its owner was taken on stage in the same moment."""
+        try:
+            await self._engine_room.stage_lower(key=self._order.next())
+        except UTDEngineError as error:
+            if error.status_code != 409:
+                raise
+            await self._engine_room.stage_leave(key=self._order.next())
 
     # ------------------------------------------------------------------------------------------------- the broadcast
 
@@ -138,7 +148,8 @@ class LiveStreamCore(EngineRoomSession):
         if self.is_host:
             # Listed is the host itself; where no engine says whether it has begun, going live is its own word.
             return self._went_live or (self._air is not None and self._air.live is not None)
-        return any(room_wire.role_of(one.metadata) is UTDRole.HOST for one in self.remote_participants.value)
+        roles = self.roles.value
+        return any(roles.get(one.identity) is UTDRole.HOST for one in self.remote_participants.value)
 
     def _fold_live(self, live: UTDBroadcast, number: int) -> None:
         if number <= self._live_number:
@@ -288,10 +299,27 @@ class LiveStreamCore(EngineRoomSession):
         await standing.wish(event, send)
 
     async def _moderate(self, request: Awaitable[UTDStage | None], mark: int) -> None:
-        """What is done to others: its effect is shown when this returns."""
-        stage = await request
+        """What is done to others: its effect is shown when this returns, and what became of it when it fails."""
+        try:
+            stage = await request
+        except UTDPermissionError:
+            raise
+        except (UTDEngineError, UTDProtocolError):
+            await self._look_all_the_same()
+            raise
+        except BaseException:
+            self._looks.soon()  # it may be done all the same
+            raise
         if stage is None or self._answered(stage, mark) is None:
             await self._look()
+
+    async def _look_all_the_same(self) -> None:
+        """Look, for a verb whose outcome is settled, or settled as failed, whatever comes of looking."""
+        try:
+            await self._look()
+        except UTDStreamException as error:
+            log.info("%s: who is on stage could not be asked: %s", self.describe(), error)
+            self._looks.soon()
 
     # --------------------------------------------------------------------------------------------- hooks of the base
 
