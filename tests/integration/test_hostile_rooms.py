@@ -22,7 +22,7 @@ from livekit.rtc.participant import PublishTrackError
 from tests.integration.calling import WAIT, fresh, until
 from tests.integration.gate_proxy import GateProxy
 from tests.integration.room_scenes import Asker, Scene, all_agree, audio_room, in_media, live_stream, stage_agrees
-from utd_fsm import signals
+from utd_fsm import UTDRole, signals
 from utd_fsm.local.engine.app import create_app
 from utd_fsm.local.engine.settings import EngineSettings
 from utd_fsm.testing import LocalEngine
@@ -204,14 +204,15 @@ def test_a_participant_lies_in_an_audio_room(engine: LocalEngine, way: Way) -> N
         room["host"].take_seat(0)
         room["vera"].take_seat(2)
 
+        given = {who: UTDRole.HOST if name == "host" else UTDRole.AUDIENCE for name, who in room.names.items()}
+
         def shown() -> object:
             grid = all_agree(room, {"host": 0, "vera": 2}, speaking={"host", "vera"})
             for one in room.people.values():
                 assert one.connection.value == "connected"
                 assert not one.chat_locked.value
                 assert not one.invitations.value
-                roles = {who: str(role) for who, role in one.roles.value.items() if who in room.names.values()}
-                assert roles == {who: "host" if name == "host" else "audience" for name, who in room.names.items()}
+                one.roles.wait_for(lambda roles: {who: roles.get(who) for who in given} == given, timeout=WAIT)
             return grid
 
         attack(room, "audio_room", ways, shown)
