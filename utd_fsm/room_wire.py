@@ -141,14 +141,15 @@ def _seat(data: object, route: str, where: str) -> UTDSeat:
         malformed(route, f"{where}.index", "missing or negative")
     attributes = r.object("attributes")
     name = r.text_or_none("name") or attributes.get("name")
+    # By position, in the order of the fields: a grid has a hundred, and names cost a third more.
     return UTDSeat(
-        index=index,
-        identity=r.text_or_none(*IDENTITY_ALIASES) or None,
-        locked=bool(r.flag("locked")),
-        muted=bool(r.flag("muted")),
-        reserved_for=r.text_or_none("reserved_for") or None,
-        name=name if isinstance(name, str) else None,
-        attributes=attributes,
+        index,
+        r.text_or_none(*IDENTITY_ALIASES) or None,
+        bool(r.flag("locked")),
+        bool(r.flag("muted")),
+        r.text_or_none("reserved_for") or None,
+        name if isinstance(name, str) else None,
+        attributes,
     )
 
 
