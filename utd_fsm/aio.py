@@ -724,7 +724,7 @@ class UTDEngineRoomSession(UTDSession):
         """Whether the engine entitles this participant to video effects (the ``videoEffects`` claim). Any thread."""
         return self._core.video_effects_entitled
 
-    async def join(self, *, timeout: float | None = 60.0) -> None:
+    async def join(self, *, timeout: float | None = 30.0) -> None:
         """Enter the room again, after it was left or lost. Returns with the first snapshot in.
 
         Args:
@@ -950,7 +950,7 @@ class UTDLiveStreamSession(UTDEngineRoomSession):
         """Where the stream is: waiting, live, host_away, ended."""
         return self._observable(self._core.broadcast)
 
-    async def go_live(self, with_video: bool = True, *, timeout: float | None = 60.0) -> None:
+    async def go_live(self, with_video: bool = True, *, timeout: float | None = 30.0) -> None:
         """Publish the microphone (and camera), then begin the stream. Host only. Idempotent.
 
         All or nothing: when it fails midway, what it switched on is off again. While the link is mended it waits.
@@ -1560,7 +1560,7 @@ class UTDStreamClient(AwaitableFacade):
         camera: VideoSource | None = None,
         adaptive_stream: bool = False,
         dynacast: bool = False,
-        timeout: float | None = 60.0,
+        timeout: float | None = 30.0,
     ) -> Joining[UTDLiveStreamSession]:
         """Join a live stream. Returns with the first snapshot of its stage in; nothing is published yet.
 
@@ -1618,7 +1618,7 @@ class UTDStreamClient(AwaitableFacade):
         microphone: AudioSource | None = None,
         auto_unmute: bool = False,
         dynacast: bool = False,
-        timeout: float | None = 60.0,
+        timeout: float | None = 30.0,
     ) -> Joining[UTDAudioRoomSession]:
         """Join an audio room. Returns with the first snapshot of its seats in; nobody sits down by joining.
 

@@ -708,7 +708,7 @@ class UTDEngineRoomSession(UTDSession):
         """Whether the engine entitles this participant to video effects (the ``videoEffects`` claim). Any thread."""
         return self._core.video_effects_entitled
 
-    def join(self, *, timeout: float | None = 60.0) -> None:
+    def join(self, *, timeout: float | None = 30.0) -> None:
         """Enter the room again, after it was left or lost. Returns with the first snapshot in.
 
         Args:
@@ -932,7 +932,7 @@ class UTDLiveStreamSession(UTDEngineRoomSession):
         """Where the stream is: waiting, live, host_away, ended."""
         return self._observable(self._core.broadcast)
 
-    def go_live(self, with_video: bool = True, *, timeout: float | None = 60.0) -> None:
+    def go_live(self, with_video: bool = True, *, timeout: float | None = 30.0) -> None:
         """Publish the microphone (and camera), then begin the stream. Host only. Idempotent.
 
         All or nothing: when it fails midway, what it switched on is off again. While the link is mended it waits.
@@ -1538,7 +1538,7 @@ class UTDStreamClient(BlockingFacade):
         camera: VideoSource | None = None,
         adaptive_stream: bool = False,
         dynacast: bool = False,
-        timeout: float | None = 60.0,
+        timeout: float | None = 30.0,
     ) -> UTDLiveStreamSession:
         """Join a live stream. Returns with the first snapshot of its stage in; nothing is published yet.
 
@@ -1595,7 +1595,7 @@ class UTDStreamClient(BlockingFacade):
         microphone: AudioSource | None = None,
         auto_unmute: bool = False,
         dynacast: bool = False,
-        timeout: float | None = 60.0,
+        timeout: float | None = 30.0,
     ) -> UTDAudioRoomSession:
         """Join an audio room. Returns with the first snapshot of its seats in; nobody sits down by joining.
 

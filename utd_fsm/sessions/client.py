@@ -191,7 +191,7 @@ class ClientCore(ClientMachinery):
         self._sessions[next(self._made)] = session
         return session
 
-    @verb(timeout=60.0)
+    @verb()
     async def join_live_stream(
         self,
         identity: str,
@@ -235,7 +235,7 @@ class ClientCore(ClientMachinery):
         session = LiveStreamSession(**self._room_session(way, options), microphone=microphone, camera=camera)
         return await self._joined(session)
 
-    @verb(timeout=60.0)
+    @verb()
     async def join_audio_room(
         self,
         identity: str,

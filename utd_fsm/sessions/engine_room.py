@@ -132,7 +132,7 @@ class EngineRoomSession(BaseSession):
 
     # ---------------------------------------------------------------------------------------------------- in and out
 
-    @verb(timeout=60.0)
+    @verb()
     async def join(self) -> None:
         """Enter the room again, after it was left or lost. Returns with the first snapshot in.
 

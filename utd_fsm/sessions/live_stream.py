@@ -44,7 +44,7 @@ class LiveStreamSession(LiveStreamCore):
 
     # ------------------------------------------------------------------------------------------------------ the host
 
-    @verb(timeout=60.0)
+    @verb()
     async def go_live(self, with_video: bool = True) -> None:
         """Publish the microphone (and camera), then begin the stream. Host only. Idempotent.
 
