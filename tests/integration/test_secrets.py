@@ -87,6 +87,63 @@ with client() as alice, client() as bob:
 
 with client("0" * 32) as wrong:
     fails(wrong.authenticate, "alice")
+    fails(wrong.join_live_stream, "alice", "show")
+    fails(wrong.join_audio_room, "alice", "lobby")
+
+told = (signals.seats_changed, signals.stage_changed, signals.banned, signals.chat_received, signals.role_changed,
+        signals.connection_changed, signals.invited, signals.broadcast_changed)
+
+def on_room(session, **what):
+    show(session, what)
+
+for signal in told:
+    signal.connect(on_room)
+
+with client() as hosts, client() as guests:
+    for join, room in (("join_live_stream", "show"), ("join_audio_room", "lobby")):
+        host = getattr(hosts, join)("host", room, True, microphone=Tone(440))
+        vera = getattr(guests, join)("vera", room, microphone=Tone(660))
+        for session in (host, vera):
+            engine_room = session._core._engine_room
+            wanted["bearers"].append(engine_room._credentials.bearer)
+            show(session, engine_room, engine_room._credentials, session.room, session._core._connection)
+        with open(given["wanted"], "w") as file:
+            json.dump(wanted, file)
+        if room == "show":
+            host.go_live()
+            vera.request_stage()
+            host.hands.wait_for(lambda hands: hands, timeout=60)
+            host.invite_to_stage("vera")
+            vera.can_publish.wait_for(True, timeout=60)
+            vera.set_microphone(True)
+            show(host.stage.value, host.hands.value, host.refresh_stage(), vera.remote_participants.value)
+            fails(vera.go_live)
+            fails(guests.join_audio_room, "vera", "show")
+            host.end_live()
+            fails(vera.request_stage)
+        else:
+            show(host.setup_seats(4, "request"), host.get_seats(), host.get_seats().raw)
+            host.take_seat(0)
+            vera.seats.wait_for(lambda grid: grid.count == 4, timeout=60)
+            show(vera.request_to_speak())
+            fails(vera.take_seat, 1)
+            fails(host.approve_speaker, 77)
+            show(host.approve_speaker(host.pending_requests.wait_for(lambda some: some, timeout=60)[0]))
+        vera.send_chat("hello")
+        show(host.promote("vera"), host.roles.value, host.lock_chat())
+        fails(host.unban, "nobody")
+        host.kick("vera")
+        vera.connection.wait_for("force_exit", timeout=60)
+        vera.join()
+        show(host.ban("vera", reason="noise"), host.bans())
+        vera.connection.wait_for("force_exit", timeout=60)
+        fails(vera.seats.wait_for if room == "lobby" else vera.stage.wait_for, 5)
+        fails(vera.join)
+        fails(getattr(guests, join), "vera", room)
+        show(hosts.sessions, guests.sessions, host, vera)
+        host.leave()
+        host.dispose()
+        fails(host.join)
 
 def token(identity, secret=given["livekit_secret"], seconds=600):
     made = api.AccessToken(given["livekit_key"], secret).with_identity(identity)
