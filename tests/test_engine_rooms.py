@@ -26,7 +26,7 @@ from utd_fsm.errors import (
 from utd_fsm.models import UTDRole, UTDSeatMode, UTDStreamType
 from utd_fsm.room_models import UTDBroadcast, UTDInvitation, UTDRoleChange, UTDSpeakerRequest
 
-GETS = frozenset({"stage", "seats", "requests", "by_role", "bans"})
+GETS = ("stage", "seats", "requests", "by_role", "bans")
 WISHES = frozenset(name for name, route in ROUTES.items() if route.keyed and name not in GETS)
 VERBS_OF_SEATS = [name for name, route in ROUTES.items() if "grid" in route.answer]
 VERBS_OF_THE_STAGE = [name for name in ROUTES if name.startswith("stage_")]
