@@ -416,6 +416,7 @@ def test_the_metadata_of_a_stream(engine: LocalEngine) -> None:
     with live_stream(engine) as scene, behind(engine) as (bad, client):
         vera = client.join_live_stream(fresh("vera"), scene.room)
         vera.request_stage()
+        vera.broadcast.wait_for("live", timeout=WAIT)
         before, since = of_stage(vera), len(bad.paths())
         wrongs = [
             "garbage",

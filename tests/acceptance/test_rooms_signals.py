@@ -193,6 +193,8 @@ def test_an_invitation_is_told_once_also_to_who_comes_back(engine: LocalEngine) 
 def test_chat_says_who_sent_it_and_who_is_claimed(engine: LocalEngine) -> None:
     with audio_room(engine, "vera", "will") as scene:
         host, vera, will = scene["host"], scene["vera"], scene["will"]
+        for one in (host, will):  # whom nobody has listed yet has no name
+            one.roles.wait_for(lambda roles: scene.id("vera") in roles, timeout=WAIT)
         with (
             wait_for_signal(signals.chat_received, sender=will, timeout=WAIT),
             wait_for_signal(signals.chat_received, sender=host, timeout=WAIT) as got,

@@ -479,6 +479,7 @@ def test_no_cap_on_who_publishes(engine: LocalEngine) -> None:
 def test_an_admin_moderates_and_never_gets_the_camera(engine: LocalEngine) -> None:
     with live_stream(engine, "vera", "will") as scene:
         host, vera, will = scene["host"], scene["vera"], scene["will"]
+        host.roles.wait_for(lambda roles: scene.id("vera") in roles, timeout=WAIT)  # who is silent is listed late
         change = host.promote(scene.id("vera"))
         assert (change.identity, change.role, change.previous) == (scene.id("vera"), "admin", "audience")
         assert host.roles.value[scene.id("vera")] is UTDRole.ADMIN  # a verb's effect is there when it returns
@@ -678,7 +679,7 @@ from utd_fsm import UTDStreamClient
 client = UTDStreamClient({engine.app_id!r}, {engine.app_key!r}, base_url={engine.base_url!r})
 live = client.join_live_stream({fresh("vera")!r}, {scene.room!r})
 live.request_stage()
-print(live.broadcast.value)
+print(live.broadcast.wait_for("live", timeout=30))
 """
         assert run_python(code, timeout=60)[0].strip() == "live"
         scene["host"].remote_participants.wait_for((), timeout=WAIT)
