@@ -668,10 +668,7 @@ class UTDCallSession(UTDSession):
 
 
 class UTDEngineRoomSession(UTDSession):
-    """A room that the engine keeps books about. Subclasses fold its stage or its seats.
-
-    What they give: `_fold_state`, `_look`, `_has_snapshot`, `_farewell`.
-    """
+    """A room that the engine keeps books about: a live stream or an audio room."""
 
     _core: EngineRoomSession  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -735,18 +732,6 @@ class UTDEngineRoomSession(UTDSession):
             UTDTimeoutError: it took longer than ``timeout``.
         """
         self._verb(self._core.leave, timeout)
-
-    def dispose(self, *, timeout: float | None = 30.0) -> None:
-        """Leave and free everything; idempotent. The session cannot be used again: what is called raises
-        `UTDClosedError`.
-
-        Args:
-            timeout: seconds; None for no limit. When it is over the verb is cancelled and its outcome may be unknown.
-
-        Raises:
-            UTDTimeoutError: it took longer than ``timeout``.
-        """
-        self._verb(self._core.dispose, timeout)
 
     def set_role(self, identity: str, role: UTDRole | str, *, timeout: float | None = 30.0) -> UTDRoleChange:
         """Give somebody a role. Host only.

@@ -19,7 +19,7 @@ from utd_fsm.errors import (
 )
 from utd_fsm.models import UTDRole, UTDTrackSource
 from utd_fsm.room_models import UTDBroadcast, UTDHand, UTDStageMember
-from utd_fsm.sessions.engine_room import GOODBYE
+from utd_fsm.sessions.engine_room_core import GOODBYE
 from utd_fsm.sessions.live_stream_core import LiveStreamCore, log
 from utd_fsm.sessions.marks import verb, wait
 
