@@ -391,6 +391,7 @@ def test_the_metadata_of_an_audio_room(engine: LocalEngine) -> None:
     with audio_room(engine, "will", mode="request") as scene, behind(engine) as (bad, client):
         vera = client.join_audio_room(fresh("vera"), scene.room)
         vera.request_to_speak()
+        scene["host"].pending_requests.wait_for(lambda some: some, timeout=WAIT)  # the engine has written it
         before, locked = shown(vera), vera.chat_locked.value
         wrongs = [
             "garbage",

@@ -204,6 +204,7 @@ def test_joining_returns_with_the_first_snapshot_in(engine: LocalEngine) -> None
         bring_on_stage(scene, "vera")
         scene["will"].request_stage()
         scene["host"].lock_chat()
+        scene["will"].chat_locked.wait_for(True, timeout=WAIT)  # the media server has it
         scene["host"].promote(scene.id("will"))
         scene["host"].roles.wait_for(lambda roles: roles.get(scene.id("will")) == "admin", timeout=WAIT)
         with engine.client() as client:
