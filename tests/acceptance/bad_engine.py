@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -106,7 +107,8 @@ class Frames:
                 client.send(frame)
                 said = True
             except ConnectionClosed:
-                self._clients.remove(client)
+                with contextlib.suppress(ValueError):  # its own thread may have been faster
+                    self._clients.remove(client)
         return said
 
     @property
