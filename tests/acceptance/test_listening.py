@@ -294,7 +294,7 @@ def test_a_file_is_valid_at_any_moment_gaps_are_silence_and_a_hang_up_does_not_r
         assert rate == RATE
         assert len(sound) > 20_000
         answer.set_microphone(False)
-        time.sleep(1.5)
+        time.sleep(2.5)
         answer.set_microphone(True)
         assert pitch(call.listen(timeout=WAIT))
         answer.end()

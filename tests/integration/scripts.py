@@ -5,7 +5,9 @@ Each begins with an engine's address in its environment and prints one line for 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -73,11 +75,12 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # so that what it forks can be ended with it
         )
 
     def line(self) -> str:
         """The next line it prints; what it wrote to stderr, as a failure, if it ends instead."""
-        watchdog = threading.Timer(WAIT, self.process.kill)
+        watchdog = threading.Timer(WAIT, self._kill)
         watchdog.start()
         try:
             assert self.process.stdout is not None
@@ -101,6 +104,10 @@ class Program:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        self._kill()
+        self.process.communicate(timeout=WAIT)
+
+    def _kill(self) -> None:
+        """It and whatever it forked: a child that lives on holds its pipes, and whoever reads them waits for ever."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
