@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -250,7 +251,8 @@ def test_no_seat_is_free(engine: LocalEngine) -> None:
 def test_only_hosts_seed_seats(engine: LocalEngine, way: Way) -> None:
     there = way()
     with UTDStreamClient(engine.app_id, engine.app_key, base_url=there.url) as client:
-        for seats in ({"seat_count": 4}, {"seat_mode": "free"}):
+        given: tuple[dict[str, Any], ...] = ({"seat_count": 4}, {"seat_mode": "free"}, {"mode_id": 7})
+        for seats in given:
             with pytest.raises(UTDInputError):
                 client.join_audio_room(fresh("vera"), fresh("lobby"), **seats)
         assert there.state.seen == []
