@@ -92,7 +92,9 @@ class RoomPush:
         record = self.newest(name)
         may = who.permission.can_publish
         asked = None if record is None else permission(may_publish=may, sources=sources_of(record.type))
-        known.people[who.identity] = (may, who.metadata) if asked and same(asked, who.permission) else None
+        told = (may, who.metadata) if asked and same(asked, who.permission) else None
+        # A webhook may be older than what was told since: where the two differ, it is told again.
+        known.people[who.identity] = told if known.people.get(who.identity, told) == told else None
         known.muted.discard(who.identity)
 
     def person_left(self, name: str, identity: str) -> None:
